@@ -1,6 +1,6 @@
 """What EWC and MAS cost: ratios of times taken in one run, and the size of a file.
 
-    python -m benchmarks.importance [--hidden 1024] [--layers 8] [--tokens 64]
+    python -m benchmarks.importance [--hidden 1024] [--layers 8] [--tokens 64]     # on the GPU if there is one
 
 - `penalty`: a LoRA step (forward, backward, AdamW) with the penalty, against the same step without.
 - `estimation`: in weight space, at batch size 8, against a plain forward and backward over the same tokens: of LoRA
@@ -27,7 +27,8 @@ from safe_sft.importance.file import Provenance
 from safe_sft.importance.objective import Objective
 from safe_sft.replay import ReplayBatch
 
-BATCH = 8
+BATCH, ROWS = 8, 32
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 LIMITS = {"penalty": 1.03, "estimation": 1.5, "loop": 3.0, "file": 10e6}
 
 
@@ -40,12 +41,12 @@ def build(hidden: int, layers: int) -> nn.Module:
         vocab_size=32000,
     )
     lora = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
-    return get_peft_model(LlamaForCausalLM(config), lora)
+    return get_peft_model(LlamaForCausalLM(config), lora).to(DEVICE).eval()
 
 
 def random_rows(tokens: int) -> list[TokenizedRow]:
     """Half of each row is its answer."""
-    rows = torch.randint(3, 32000, (2 * BATCH, tokens)).tolist()
+    rows = torch.randint(3, 32000, (ROWS, tokens)).tolist()
     return [TokenizedRow(row, [-100] * (tokens // 2) + row[tokens // 2 :]) for row in rows]
 
 
@@ -58,16 +59,16 @@ def plain(model: nn.Module, rows: Sequence[TokenizedRow], size: int, trained: li
     objective = Objective(model, "empirical", seed=0, pad_token_id=0)
     for start in range(0, len(rows), size):
         batch = range(start, start + size)
-        torch.autograd.grad(objective(ReplayBatch.of(rows, batch, torch.device("cpu"))), trained)
+        torch.autograd.grad(objective(ReplayBatch.of(rows, batch, DEVICE)), trained)
 
 
 def looped(model: nn.Module, rows: Sequence[TokenizedRow], estimator: str) -> None:
     """Row and column sums from dense gradients, one sequence at a time."""
     objective = Objective(model, estimator, seed=0, pad_token_id=0)
     weights = base_weights(model)
-    sums = [(torch.zeros(w.size(0)), torch.zeros(w.size(1))) for w in weights]
+    sums = [(w.new_zeros(w.size(0)), w.new_zeros(w.size(1))) for w in weights]
     for row in range(len(rows)):
-        value = objective(ReplayBatch.of(rows, [row], torch.device("cpu")))
+        value = objective(ReplayBatch.of(rows, [row], DEVICE))
         for (by_row, by_column), gradient in zip(sums, torch.autograd.grad(value, weights), strict=True):
             powers = gradient.abs() if estimator == "mas" else gradient.square()
             by_row += powers.sum(1)
@@ -81,24 +82,32 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, ids: torch.Tensor, 
     optimizer.zero_grad()
 
 
+def clock() -> float:
+    """Seconds, when what was asked for is done."""
+    if DEVICE.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def interleaved(cases: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """The fastest of each, in turns, so that a busy moment hits all alike; seconds of CPU."""
+    """The fastest of each, in turns, so that a busy moment hits all alike; seconds (on CPU, of its time)."""
     for run in cases.values():
         run()
     times: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(repeats):
         for name, run in cases.items():
-            start = time.process_time()
+            start = clock()
             run()
-            times[name].append(time.process_time() - start)
+            times[name].append(clock() - start)
     return {name: min(values) for name, values in times.items()}
 
 
 def penalty_ratio(model: nn.Module, tokens: int, repeats: int) -> float:
     space = anchor_space(model, "weight")
-    space.weigh({name: torch.rand(at.shape) for name, at in space.layout().items()})
+    space.weigh({name: torch.rand(at.shape, device=DEVICE) for name, at in space.layout().items()})
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6)
-    ids = torch.randint(3, 32000, (BATCH, tokens))
+    ids = torch.randint(3, 32000, (BATCH, tokens), device=DEVICE)
     seconds = interleaved(
         {
             "without": lambda: step(model, optimizer, ids, None),
@@ -156,9 +165,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     torch.manual_seed(0)
-    model = build(args.hidden, args.layers).eval()
+    model = build(args.hidden, args.layers)
     count = sum(p.numel() for p in model.parameters())
-    print(f"{count / 1e6:.0f}M parameters, {BATCH} x {args.tokens} tokens, {torch.get_num_threads()} threads")
+    threads = torch.get_num_threads()
+    print(f"{count / 1e6:.0f}M parameters, {BATCH} x {args.tokens} tokens, {DEVICE}, {threads} threads")
     seconds = estimation_seconds(model, random_rows(args.tokens), args.repeats)
     table = [("penalty in a LoRA step", penalty_ratio(model, args.tokens, args.repeats), f"<= {LIMITS['penalty']}")]
     for name in ESTIMATORS:

@@ -52,6 +52,7 @@ def estimate_importance(
     Returns:
         Tensors of `space.layout()`, in float32 (float64 for a float64 model).
     """
+    state = PartialState()  # before anything is logged
     objective = Objective(model, estimator, seed=seed, pad_token_id=pad_token_id)
     device = next(base_model(model).get_input_embeddings().parameters()).device
 
@@ -63,7 +64,7 @@ def estimate_importance(
         sums = _zeros(space, model)
         batches = _share(rows, batch_size if plan.batched else 1)
         _accumulate(model, plan, sums, batches, forward, ESTIMATORS[estimator], partial)
-    if PartialState().num_processes > 1:
+    if state.num_processes > 1:
         sums = {name: reduce(value, "sum") for name, value in sums.items()}
     return {name: value / len(rows) for name, value in sums.items()}
 

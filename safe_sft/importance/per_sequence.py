@@ -24,11 +24,14 @@ def power(gradient: Tensor, exponent: int) -> Tensor:
     return gradient.square_() if exponent == 2 else gradient.abs_()
 
 
-def _tiles(inputs: Tensor, gradients: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Some sequences at a time."""
+def _per_sequence(inputs: Tensor, gradients: Tensor) -> Iterator[Tensor]:
+    """Gradients of the weight, `(sequences, d_out, d_in)`, some sequences at a time, each time in the same memory."""
     elements = _TILE_ELEMENTS if inputs.device.type == "cpu" else _ACCELERATOR_TILE_ELEMENTS
-    step = max(1, elements // (inputs.size(2) * gradients.size(2)))
-    return zip(inputs.split(step), gradients.split(step), strict=True)
+    d_in, d_out = inputs.size(2), gradients.size(2)
+    step = max(1, min(len(inputs), elements // (d_in * d_out)))
+    tile = inputs.new_empty(step, d_out, d_in)
+    for x, g in zip(inputs.split(step), gradients.split(step), strict=True):
+        yield torch.bmm(g.mT, x, out=tile[: len(x)])
 
 
 def summed_powers(inputs: Tensor, gradients: Tensor, exponent: int) -> Tensor:
@@ -44,8 +47,7 @@ def summed_powers(inputs: Tensor, gradients: Tensor, exponent: int) -> Tensor:
     """
     shape = (gradients.size(2), inputs.size(2))
     total = inputs.new_zeros(shape)
-    for x, g in _tiles(inputs, gradients):
-        per_sequence = g.mT @ x
+    for per_sequence in _per_sequence(inputs, gradients):
         if exponent == 2 and len(per_sequence) == 1:
             total.addcmul_(per_sequence[0], per_sequence[0])
         else:
@@ -74,10 +76,10 @@ def summed_power_margins(inputs: Tensor, gradients: Tensor, exponent: int) -> tu
         columns = (((gradients @ gradients.mT) @ inputs) * inputs).sum((0, 1))
         return rows.clamp_min_(0), columns.clamp_min_(0)  # rounding may leave a 0 a little below
     rows, columns = inputs.new_zeros(d_out), inputs.new_zeros(d_in)
-    for x, g in _tiles(inputs, gradients):
-        per_sequence = power(g.mT @ x, exponent)
-        rows += per_sequence.sum((0, 2))
-        columns += per_sequence.sum((0, 1))
+    for per_sequence in _per_sequence(inputs, gradients):
+        powers = power(per_sequence, exponent)
+        rows += powers.sum(2).sum(0)
+        columns += powers.new_ones(len(powers) * d_out) @ powers.flatten(0, 1)
     return rows, columns
 
 

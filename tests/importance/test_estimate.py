@@ -1,5 +1,6 @@
 import pytest
 import torch
+from accelerate import PartialState
 from torch.nn import functional as F
 from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
 
@@ -103,6 +104,12 @@ def test_dropout_is_off():
     model = lora_model(trained=True, lora_dropout=0.5)
     model.train()
     assert_close(estimate(model, "weight"), estimate(lora_model(trained=True), "weight"))
+
+
+def test_it_needs_no_trainer_before_it(monkeypatch):
+    monkeypatch.setattr(PartialState, "_shared_state", {})
+    model = lora_model(modules_to_save=["norm"])  # goes one sequence at a time, and says so
+    assert estimate(model, "weight")
 
 
 def test_bf16_models_sum_in_float32():
