@@ -10,15 +10,15 @@ def markdown(results: Results) -> str:
     """A table, a run a row.
 
     Args:
-        results: name -> `seconds` of a step, `peak` in MiB (0 where it was not measured) and `bound`; one is `plain`.
+        results: name -> `seconds` of a step, `peak` of a step beyond what is `resident` between steps (MiB), and
+            `bound` of the time; one is `plain`.
     """
     plain = results["plain"]
-    lines = ["| | time | bound | peak | beyond plain, MiB |", "|---|---|---|---|---|"]
+    lines = ["| | time | bound | peak | beyond plain, MiB | between steps, MiB |", "|---|---|---|---|---|---|"]
     for name, result in results.items():
-        memory = "not measured | not measured"
-        if result["peak"]:
-            memory = f"{result['peak'] / plain['peak']:.2f} | {result['peak'] - plain['peak']:+.0f}"
-        lines.append(f"| {name} | {result['seconds'] / plain['seconds']:.2f} | {result['bound']:.2f} | {memory} |")
+        time, peak = result["seconds"] / plain["seconds"], result["peak"] / plain["peak"]
+        beyond, resident = result["peak"] - plain["peak"], result["resident"]
+        lines.append(f"| {name} | {time:.2f} | {result['bound']:.2f} | {peak:.2f} | {beyond:+.0f} | {resident:.0f} |")
     return "\n".join(lines)
 
 
@@ -38,11 +38,10 @@ def draw(results: Results, path: str | os.PathLike[str]) -> None:
     plain, names = results["plain"], [name for name in results if name != "plain"]
     figure, (time, memory) = pyplot.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
     for axes, quantity in ((time, "seconds"), (memory, "peak")):
-        ratios = [results[name][quantity] / plain[quantity] if plain[quantity] else 0.0 for name in names]
+        ratios = [results[name][quantity] / plain[quantity] for name in names]
         axes.barh(names, ratios, color=["tab:red" if "naive" in name else "tab:blue" for name in names])
         for name, ratio in zip(names, ratios, strict=True):
-            text, color = (f"{ratio:.2f}", "white") if ratio else ("not measured", "black")
-            axes.text(0.02, name, text, color=color, va="center")
+            axes.text(0.02, name, f"{ratio:.2f}", color="white", va="center")
         axes.axvline(1, color="black", linewidth=0.8)
         axes.set_xlim(0, 1.1 * max(1.0, *ratios))
         axes.spines[["top", "right"]].set_visible(False)

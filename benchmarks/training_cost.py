@@ -1,15 +1,19 @@
 """What each safety method costs: step time and peak memory as ratios to plain SFT on the same task tokens.
 
-    python -m benchmarks.training_cost                    # CPU, 52 M parameters, all methods interleaved in one run
-    python -m benchmarks.training_cost --model llama2-7b  # GPU, random NF4 weights, bf16, gradient checkpointing
+    python -m benchmarks.training_cost                          # 52 M parameters, float32
+    python -m benchmarks.training_cost --model llama2-7b        # random NF4 weights, bf16, gradient checkpointing
+    python -m benchmarks.training_cost --model llama2-7b --apart --runs plain "der (online)"
+
+All runs are in memory at once and take their steps in turns, or one after the other with `--apart`.
 
 Beside the ratios stands the bound: 1 + replay tokens / task tokens, and a third of the replay part for an online
 teacher (a forward without a backward). The opponent is the DER that people write: a second forward for the replayed
-rows, the full logits of student and teacher, and their mean squared error. Memory is the peak of a step: on CPU above
-what is alive before it (weights, optimizer), counted by the allocator; on GPU all of it.
+rows, the full logits of student and teacher, and their mean squared error. Memory is what is alive between steps
+(weights, optimizer, what the method keeps), and the peak of a step beyond it; on CPU, counted by the allocator.
 """
 
 import argparse
+import gc
 import json
 import statistics
 import tempfile
@@ -24,7 +28,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedTokenizerFast
 from trl import SFTTrainer
 
-from benchmarks.cost_table import draw, markdown
+from benchmarks.cost_table import Results, draw, markdown
 from benchmarks.live_memory import allocations
 from safe_sft import SafeSFTConfig, SafeSFTTrainer
 from safe_sft.data import TokenizedRow
@@ -42,6 +46,12 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gemma-2b": {"model_type": "gemma", "hidden_size": 2048, "intermediate_size": 16384, "num_hidden_layers": 18,
                  "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 256000},
 }  # fmt: skip
+NF4 = BitsAndBytesConfig(
+    load_in_4bit=True,
+    bnb_4bit_quant_type="nf4",
+    bnb_4bit_use_double_quant=True,
+    bnb_4bit_compute_dtype=torch.bfloat16,
+)
 #: Name -> fields of `SafeSFTConfig`; None is TRL's own trainer.
 RUNS: dict[str, dict[str, Any] | None] = {
     "plain": None,
@@ -87,20 +97,21 @@ class Run:
             per_device_train_batch_size=rows,
             **({"per_device_replay_batch_size": args.replay} if replays else {}),
             **fields,
-            gradient_checkpointing=args.device != "cpu",
-            bf16=args.device != "cpu",
+            gradient_checkpointing=args.qlora,
+            bf16=args.qlora,
             use_cpu=args.device == "cpu",
             optim="adamw_torch" if args.device == "cpu" else "paged_adamw_8bit",
             report_to="none",
             max_length=args.length,
             dataloader_pin_memory=False,
         )
+        before = alive()
         kind = SafeSFTTrainer if RUNS[name] else NaiveDER if name == "naive der" else SFTTrainer
         safety = [{"prompt": "a", "completion": "b " * args.length}] * max(8, args.replay)
         self.trainer = kind(
             build_model(args),
             config,
-            train_dataset=Dataset.from_list([token_row(args.length)] * 64),
+            train_dataset=Dataset.from_list([token_row(args.length)] * (args.steps + 2) * (args.batch + args.replay)),
             processing_class=tokenizer,
             peft_config=LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM"),
             **({"safety_dataset": safety} if replays else {}),
@@ -113,39 +124,54 @@ class Run:
         self.model, self.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
         trainer.current_gradient_accumulation_steps = 1
         self.batches = iter(trainer.get_train_dataloader())
-        self.seconds: list[float] = []
-        self.peak = 0.0
+        self.warm_up(before)
 
-    def step(self) -> None:
-        """One optimizer step, timed."""
-        trainer = self.trainer
-        try:
-            batches, items = trainer.get_batch_samples(self.batches, 1, trainer.args.device)
-            if not batches:
-                raise StopIteration
-        except StopIteration:
-            self.batches = iter(trainer.get_train_dataloader())
-            batches, items = trainer.get_batch_samples(self.batches, 1, trainer.args.device)
-        cuda = torch.cuda.is_available()
-        if cuda:
+    def warm_up(self, before: int) -> None:
+        """The first step, in which optimizer states and caches are made; a second one, for its memory alone."""
+        self.step()
+        self.resident = (alive() - before) / 2**20
+        if torch.cuda.is_available():
+            start = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
-            torch.cuda.synchronize()
-        start = time.perf_counter()
+            self.step()
+            peak = torch.cuda.max_memory_allocated() - start
+        else:
+            with allocations() as found:
+                self.step()
+            peak = found.peak
+        self.peak = peak / 2**20
+
+    def step(self) -> float:
+        """One optimizer step; its seconds."""
+        trainer = self.trainer
+        batches, items = trainer.get_batch_samples(self.batches, 1, trainer.args.device)
+        start = clock()
         trainer.training_step(self.model, batches[0], items)
         self.optimizer.step()
         self.optimizer.zero_grad()
         trainer.state.global_step += 1
-        if cuda:
-            torch.cuda.synchronize()
-            self.peak = max(self.peak, torch.cuda.max_memory_allocated() / 2**20)
-        self.seconds.append(time.perf_counter() - start)
+        return clock() - start
 
-    def count_memory(self) -> None:
-        """Another step, on CPU, for its memory alone."""
-        with allocations() as found:
-            self.step()
-        self.seconds.pop()
-        self.peak = found.peak / 2**20
+    def result(self, seconds: list[float]) -> dict[str, float]:
+        """What `cost_table` shows."""
+        return {"seconds": statistics.median(seconds), "peak": self.peak, "resident": self.resident}
+
+
+def clock() -> float:
+    """Seconds, when what was asked for is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def alive() -> int:
+    """Bytes of all tensors."""
+    gc.collect()
+    if torch.cuda.is_available():
+        return torch.cuda.memory_allocated()
+    tensors = [thing for thing in gc.get_objects() if isinstance(thing, torch.Tensor)]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(storages.values())
 
 
 def token_row(length: int) -> dict[str, list[int]]:
@@ -155,23 +181,21 @@ def token_row(length: int) -> dict[str, list[int]]:
 
 
 def build_model(args: argparse.Namespace) -> nn.Module:
-    """Random weights in the shape of `args.model`; NF4 on a GPU."""
-    shape = dict(SHAPES[args.model])
-    config = AutoConfig.for_model(shape.pop("model_type"), **shape)
-    if args.device == "cpu":
-        return AutoModelForCausalLM.from_config(config)
-    folder = Path(tempfile.gettempdir()) / f"safe_sft-random-{args.model}"
-    if not folder.is_dir():
+    """Random weights in the shape of `args.model`; in NF4, kept on disk, but for the small one."""
+    shape = SHAPES[args.model] | ({"num_hidden_layers": args.layers} if args.layers else {})
+    model_type = shape.pop("model_type")
+    config = AutoConfig.for_model(model_type, **shape)
+    if not args.qlora:
+        return AutoModelForCausalLM.from_config(config).to(args.device)
+    folder = Path(tempfile.gettempdir()) / f"safe_sft-random-{args.model}-{shape['num_hidden_layers']}"
+    if not (folder / "nf4").is_dir():
         AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-    return AutoModelForCausalLM.from_pretrained(
-        folder, quantization_config=quantization, dtype=torch.bfloat16, device_map={"": 0}
-    )
+        load(folder, args, quantization_config=NF4).save_pretrained(folder / "nf4")
+    return load(folder / "nf4", args)
+
+
+def load(folder: Path, args: argparse.Namespace, **fields: Any) -> nn.Module:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map={"": args.device}, **fields)
 
 
 def bound(name: str, args: argparse.Namespace) -> float:
@@ -189,16 +213,20 @@ def main() -> None:
     parser.add_argument("--model", choices=SHAPES, default="small")
     parser.add_argument("--batch", type=int, default=4, help="task rows of a step")
     parser.add_argument("--replay", type=int, default=1, help="replayed rows of a step")
-    parser.add_argument("--length", type=int, default=None, help="tokens of a row (64 on CPU, 512 on GPU)")
+    parser.add_argument("--length", type=int, default=None, help="tokens of a row (64; 512 for models in NF4)")
+    parser.add_argument("--layers", type=int, default=None, help="instead of as many as the model has")
     parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), help="`plain` must be among them")
+    parser.add_argument("--apart", action="store_true", help="one run in memory at a time")
     parser.add_argument("--output", help="JSON file for the results")
     parser.add_argument("--plot", help="SVG or PNG file for a plot of them")
     args = parser.parse_args()
     args.device = "cuda" if torch.cuda.is_available() else "cpu"
-    args.length = args.length or (64 if args.device == "cpu" else 512)
+    args.qlora = args.model != "small"
+    args.length = args.length or (512 if args.qlora else 64)
     torch.manual_seed(0)
     tokenizer = make_tokenizer(["a b c"])
-    results = together(args, tokenizer) if args.device == "cpu" else one_by_one(args, tokenizer)
+    results = one_by_one(args, tokenizer) if args.apart else together(args, tokenizer)
     results = {name: {**result, "bound": bound(name, args)} for name, result in results.items()}
     print(f"{args.model}, {args.device}, {args.batch} + {args.replay} rows of {args.length} tokens")
     print(markdown(results))
@@ -208,31 +236,25 @@ def main() -> None:
         Path(args.output).write_text(json.dumps({"arguments": vars(args), "results": results}, indent=2))
 
 
-def together(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> dict[str, dict[str, float]]:
+def together(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> Results:
     """All runs in memory, a step each in turn."""
-    runs = [Run(name, args, tokenizer) for name in RUNS]
-    for round_ in range(args.steps + 1):
+    runs = [Run(name, args, tokenizer) for name in args.runs]
+    seconds: dict[str, list[float]] = {run.name: [] for run in runs}
+    for _ in range(args.steps):
         for run in runs:
-            run.step()
-            if round_ == 0:
-                run.seconds.clear()  # warm-up
-                run.count_memory()
-    return {run.name: {"seconds": statistics.median(run.seconds), "peak": run.peak} for run in runs}
+            seconds[run.name].append(run.step())
+    return {run.name: run.result(seconds[run.name]) for run in runs}
 
 
-def one_by_one(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> dict[str, dict[str, float]]:
-    """One run in memory at a time, for its peak."""
+def one_by_one(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> Results:
+    """One run in memory at a time."""
     results = {}
-    for name in RUNS:
+    for name in args.runs:
         run = Run(name, args, tokenizer)
-        for _ in range(2):
-            run.step()
-        run.seconds.clear()
-        run.peak = 0.0
-        for _ in range(args.steps):
-            run.step()
-        results[name] = {"seconds": statistics.median(run.seconds), "peak": run.peak}
+        results[name] = run.result([run.step() for _ in range(args.steps)])
+        print(name, results[name], flush=True)
         del run
+        gc.collect()
         torch.cuda.empty_cache()
     return results
 

@@ -77,6 +77,19 @@ def split_recipe(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     return (paths[0] if paths else None), rest
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that is written twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"`{key}` is written {keys.count(key)} times; keep one", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 def _read(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
     chain = (*extended_by, path)
     if path.resolve() in [above.resolve() for above in extended_by]:
@@ -101,9 +114,9 @@ def _load(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
         where = "Paths are relative to the file that extends." if extended_by else f"Looked in {Path.cwd()}."
         raise FileNotFoundError(f"The recipe '{path}'{origin} does not exist. {where}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"The recipe '{path}' is not YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"The recipe '{path}' cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"The recipe '{path}'{origin} is not a mapping. Write one `key: value` a line.")
     return content

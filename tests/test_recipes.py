@@ -68,7 +68,9 @@ def test_two_may_extend_the_same(tmp_path):
         ({"a": ["x"]}, "a.yaml' is not a mapping"),
         ({"a": ""}, "a.yaml' is not a mapping"),
         ({"a": {"extends": "b.yaml"}, "b": "words"}, "b.yaml', which '.*a.yaml' extends, is not a mapping"),
-        ({"a": "x: [1"}, "a.yaml' is not YAML: while parsing"),
+        ({"a": "x: [1"}, "a.yaml' cannot be read: while parsing"),
+        ({"a": "lr: 1\nb:\n  c: 2\nlr: 3"}, "a.yaml' cannot be read: `lr` is written 2 times; keep one"),
+        ({"a": "b:\n  c: 2\n  c: 2"}, "`c` is written 2 times"),
     ],
 )
 def test_what_is_no_recipe_is_refused(tmp_path, recipes, message):
@@ -133,4 +135,11 @@ def test_secrets_are_left_out(tmp_path):
         "env": {"OMP_NUM_THREADS": "1"},
         "model_init_kwargs": {"revision": "main"},
         "dataset_kwargs": {},
+    }
+
+
+def test_yaml_merge_keys_still_merge(tmp_path):
+    assert read_recipe(write(tmp_path, a="x: &x\n  b: 1\n  c: 2\ny:\n  <<: *x\n  b: 3")) == {
+        "x": {"b": 1, "c": 2},
+        "y": {"b": 3, "c": 2},
     }

@@ -33,7 +33,7 @@ def options() -> argparse.ArgumentParser:
         epilog="Every argument of `safe-sft train` is an argument here too.",
         allow_abbrev=False,
     )
-    parser.add_argument("--gpu", help="one GPU by name; default: all of the table")
+    parser.add_argument("--gpu", help="a GPU by name, or those of a memory such as 24GB; default: all of the table")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--rows", type=_count, help="rows of the task, where the data is not at hand")
     parser.add_argument("--row_tokens", type=_count, help="tokens of a row; default: counted, else max_length")
@@ -52,9 +52,9 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point, also of `python -m safe_sft.cli.plan`; returns the exit status."""
     own, rest = options().parse_known_args(sys.argv[1:] if argv is None else argv)
     with one_line_errors("plan"):
-        from ..planning import GPUS, UTILIZATION, find_gpu, make_plan, print_plan
+        from ..planning import GPUS, UTILIZATION, find_gpus, make_plan, print_plan
 
-        gpus = list(GPUS.values()) if own.gpu is None else [find_gpu(own.gpu)]
+        gpus = list(GPUS.values()) if own.gpu is None else find_gpus(own.gpu)
         utilization = UTILIZATION if own.utilization is None else own.utilization
         if not 0 < utilization <= 1:
             raise ValueError(f"`--utilization {utilization}` must be above 0 and at most 1.")

@@ -34,7 +34,9 @@ def load_rows(name: str, config: str | None = None, split: str | None = None, st
         if builder is None:
             return load_dataset(name, name=config, split=split, streaming=streaming)
         return load_dataset(builder, data_files=name, split=split, streaming=streaming)
-    except StopIteration as error:  # of a JSON file without a row
+    except (StopIteration, ValueError) as error:  # the first for JSON without a row, the second for CSV
+        if isinstance(error, ValueError) and "corresponds to no data" not in str(error):
+            raise
         raise ValueError(f"'{name}' has no rows. Give at least one.") from error
     except DatasetGenerationError as error:
         reason = " ".join(str(error.__cause__ or error).split())

@@ -1,7 +1,7 @@
 """What a run will take, from its configuration alone: no weights are loaded."""
 
 from .data import Rows, assumed_rows, assumed_safety_rows, count_safety_rows, count_task_rows
-from .gpus import GPUS, UTILIZATION, find_gpu
+from .gpus import GPUS, UTILIZATION, find_gpus
 from .plan import Plan, make_plan
 from .report import print_plan
 
@@ -14,7 +14,7 @@ __all__ = [
     "assumed_safety_rows",
     "count_safety_rows",
     "count_task_rows",
-    "find_gpu",
+    "find_gpus",
     "make_plan",
     "print_plan",
 ]

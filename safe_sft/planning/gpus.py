@@ -65,20 +65,40 @@ def find_gpu(name: str) -> GPU:
     return GPUS[known[wanted]]
 
 
+def find_gpus(name: str) -> list[GPU]:
+    """A GPU by name; or by size such as `24GB`, those of the table that are sold with so much memory.
+
+    Raises:
+        ValueError: when there is none.
+    """
+    size = _size(name)
+    if size is None:
+        try:
+            return [find_gpu(name)]
+        except ValueError as error:
+            raise ValueError(f"{error} Or give a memory, such as `--gpu 24GB`.") from None
+    found = [gpu for gpu in GPUS.values() if abs(gpu.memory / size - 1) < 0.07]
+    if not found:
+        sizes = ", ".join(f"{gpu.name} ({gpu.memory / GIB:.0f} GiB)" for gpu in GPUS.values())
+        raise ValueError(f"No GPU of the table has the memory `--gpu {name}`. Choose from: {sizes}.")
+    return found
+
+
 def memory_of(name: str) -> int:
     """Bytes of a GPU given by name, or by size such as `24GB`.
 
     Raises:
         ValueError: when it is neither.
     """
-    size = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:GB|GiB|G)\s*", name, re.IGNORECASE)
-    if size is None:
-        try:
-            return find_gpu(name).memory
-        except ValueError as error:
-            raise ValueError(f"{error} Or give its memory, such as `--gpu 24GB`.") from None
+    size = _size(name)
     # What is sold as 24 GB reports a little less than 24 GiB.
-    return int(float(size[1]) * GIB * 0.95)
+    return find_gpus(name)[0].memory if size is None else int(size * 0.95)
+
+
+def _size(name: str) -> float | None:
+    """Bytes of `24GB`; None for a name."""
+    size = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:GB|GiB|G)\s*", name, re.IGNORECASE)
+    return None if size is None else float(size[1]) * GIB
 
 
 def _plain(name: str) -> str:

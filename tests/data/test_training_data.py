@@ -130,6 +130,7 @@ def test_identity_on_an_adapter_that_was_saved_without_tokenizer(folder):
     ("name", "text", "message"),
     [
         ("rows.jsonl", "", "'.*rows.jsonl' has no rows"),
+        ("rows.csv", "prompt,completion\n", "'.*rows.csv' has no rows"),
         ("rows.jsonl", '{"prompt": "a", "completion": "b"}\n{"prompt":', "'.*rows.jsonl' cannot be read: JSON parse"),
         ("rows.csv", "", "'.*rows.csv' cannot be read: No columns"),
         ("rows.jsonl", '{"question": "a"}', r"columns \['question'\]. It needs `prompt` and `completion`, `messages`"),

@@ -8,7 +8,7 @@ from trl import ModelConfig
 from safe_sft.planning import Rows, make_plan
 from safe_sft.planning.compute import Batch, linear_elements, step_work
 from safe_sft.planning.configs import model_config
-from safe_sft.planning.gpus import GIB, GPUS, OVERHEAD_BYTES, find_gpu, memory_of
+from safe_sft.planning.gpus import GIB, GPUS, OVERHEAD_BYTES, find_gpu, find_gpus, memory_of
 from safe_sft.planning.model import plan_model
 
 from ..conftest import lora, make_config
@@ -93,6 +93,9 @@ def test_replay_and_larger_batches_take_more(tmp_path):
     assert none > plan_of(tmp_path, safety_method="none", gradient_checkpointing=True).device_bytes
 
 
+SOLD_AS = [16, 24, 40, 48, 80, 141, 180]
+
+
 def test_gpus():
     assert find_gpu("a100 80gb") is GPUS["A100-80GB"]
     assert find_gpu("NVIDIA L4") is GPUS["L4"]
@@ -101,8 +104,14 @@ def test_gpus():
     gpu = GPUS["L4"]
     assert gpu.fits(gpu.memory - OVERHEAD_BYTES)
     assert not gpu.fits(gpu.memory - OVERHEAD_BYTES + 1)
+    assert [gpu.name for gpu in find_gpus("24GB")] == ["L4", "A10G", "RTX3090", "RTX4090"]
+    assert find_gpus("l4") == [gpu]
+    for gpu in GPUS.values():  # every one is found by what it is sold as
+        assert gpu in find_gpus(f"{next(size for size in SOLD_AS if size * GIB >= gpu.memory * 0.97)}GB")
     with pytest.raises(ValueError, match="Choose from: T4, L4"):
         find_gpu("Z80")
+    with pytest.raises(ValueError, match=r"`--gpu 12GB`. Choose from: T4 \(15 GiB\)"):
+        find_gpus("12GB")
     with pytest.raises(ValueError, match="--gpu 24GB"):
         memory_of("much")
 
