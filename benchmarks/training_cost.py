@@ -120,6 +120,8 @@ class Run:
             ids = token_row(args.length)["input_ids"]
             self.trainer.replay, self.trainer.replay_rows = [TokenizedRow(ids, ids)] * args.replay, args.replay
         trainer = self.trainer
+        if args.qlora:
+            trainer.model.activation_checkpointing_enable()  # which `Trainer` does as training starts
         trainer.create_optimizer()
         self.model, self.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
         trainer.current_gradient_accumulation_steps = 1

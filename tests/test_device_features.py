@@ -1,6 +1,7 @@
 """What TRL does on GPUs alone, run on CPU: the device or the kernel is a stand-in, the code around it the real one."""
 
 from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 import transformers.modeling_flash_attention_utils as flash
 from accelerate import Accelerator
 from torch import nn
-from transformers import PreTrainedModel
+from torch.autograd.graph import save_on_cpu
+from transformers import PreTrainedModel, modeling_utils
 from trl.models import activation_offloading
 
 from tests.conftest import make_model, make_trainer, move_off_the_anchor, trained_weights
@@ -77,6 +79,23 @@ def count_offloaded(trainer) -> list[int]:
 
     manager.pack_hook = counting
     return copied
+
+
+@pytest.mark.filterwarnings("ignore:torch.utils.checkpoint. the use_reentrant")  # of TRL's own selective kind
+@pytest.mark.parametrize("kind", [{"selective": True}, {"every_n_layers": 2}, {"offload": True}], ids=str)
+def test_kinds_of_checkpointing_change_nothing(tmp_path, kind, monkeypatch):
+    unpinned = partial(save_on_cpu, pin_memory=False)
+    monkeypatch.setattr(
+        modeling_utils, "save_on_cpu", lambda pin_memory, device_type: unpinned(device_type=device_type)
+    )
+    weights = []
+    for fields in ({}, {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": kind}):
+        trainer = make_trainer(tmp_path, EVERYTHING, **fields)
+        move_off_the_anchor(trainer)
+        trainer.train()
+        weights.append(trained_weights(trainer))
+    for name, plain in weights[0].items():
+        assert torch.equal(plain, weights[1][name])
 
 
 def attend(q, k, v, softmax_scale=None, causal=False, **_):
