@@ -1,7 +1,6 @@
 """What TRL does on GPUs alone, run on CPU: the device or the kernel is a stand-in, the code around it the real one."""
 
 from contextlib import nullcontext
-from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -81,8 +80,7 @@ def count_offloaded(trainer) -> list[int]:
     return copied
 
 
-@pytest.mark.filterwarnings("ignore:torch.utils.checkpoint. the use_reentrant")  # of TRL's own selective kind
-@pytest.mark.parametrize("kind", [{"selective": True}, {"every_n_layers": 2}, {"offload": True}], ids=str)
+@pytest.mark.parametrize("kind", [{"every_n_layers": 2}, {"offload": True}], ids=str)
 def test_kinds_of_checkpointing_change_nothing(tmp_path, kind, monkeypatch):
     unpinned = partial(save_on_cpu, pin_memory=False)
     monkeypatch.setattr(
