@@ -115,7 +115,8 @@ class SafetyEvalCallback(TrainerCallback):
         if self._last is None:
             trainer = self._owner
             # `SafeSFTTrainer` says which weights are to be used; other trainers have one set.
-            with trainer.deployed() if isinstance(trainer, Deployable) else nullcontext():
+            deployed = trainer.deployed() if isinstance(trainer, Deployable) else nullcontext()
+            with deployed, trainer.accelerator.autocast():
                 report = measure_asr(
                     trainer.accelerator.unwrap_model(trainer.model),
                     trainer.processing_class,  # type: ignore[arg-type]

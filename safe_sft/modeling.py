@@ -80,6 +80,10 @@ class LogitHead:
         bias = None if self.bias is None else self.bias.detach().clone()
         return replace(self, weight=self.weight.detach().clone(), bias=bias, trained=False)
 
+    def to(self, device: torch.device) -> "LogitHead":
+        """The head on `device`."""
+        return replace(self, weight=self.weight.to(device), bias=None if self.bias is None else self.bias.to(device))
+
     def gathered(self) -> "LogitHead":
         """The head with whole tensors, where FSDP2 or ZeRO-3 cuts them up."""
         return replace(self, weight=whole(self.weight), bias=None if self.bias is None else whole(self.bias))

@@ -123,4 +123,14 @@ class StepStates:
 
     def _states(self, model: Any, hidden: Tensor, targets: Tensor, teacher_hidden: Any) -> TokenStates:
         head = LogitHead.of(model)
-        return TokenStates(hidden, targets, head, teacher_hidden, self._teacher_head or head)
+        # The head of a model that is split over several GPUs can be on another than the last layer.
+        device = head.weight.device if head.weight.device.type == hidden.device.type else hidden.device
+        if self._teacher_head is not None:  # copied where the model was before FSDP or DeepSpeed moved it
+            self._teacher_head = self._teacher_head.to(device)
+        return TokenStates(
+            hidden.to(device),
+            targets.to(device),
+            head,
+            lambda: teacher_hidden().to(device),
+            self._teacher_head or head,
+        )

@@ -176,7 +176,8 @@ class SafeSFTTrainer(HubTrainer):
             return 0.0
         if num_items is None:
             return 1 / (max(1, task.targets.numel()) * divisor)
-        return (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1) / num_items
+        share = (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1) / num_items
+        return share.to(task.hidden.device) if isinstance(share, Tensor) else share
 
     def _safety_loss(self, step: StepContext, device: torch.device) -> Tensor:
         """The weighted sum of the terms, normalised over the optimizer step; also keeps what is logged."""

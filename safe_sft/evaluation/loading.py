@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import torch
+from accelerate import PartialState
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -12,7 +12,7 @@ from ..merging.folder import tokenizer_source
 def load_model(
     name: str, adapter: str | None = None, dtype: str = "auto", trust_remote_code: bool = False
 ) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """Load a model, with an adapter where one is given, onto the accelerator (if there is one), in eval mode.
+    """Load a model, with an adapter where one is given, onto the device of this process, in eval mode.
 
     Args:
         name: folder or Hub name.
@@ -26,5 +26,4 @@ def load_model(
 
         model = PeftModel.from_pretrained(model, adapter)
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_source(name, adapter), trust_remote_code=trust_remote_code)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    return model.to(device).eval(), tokenizer
+    return model.to(PartialState().device).eval(), tokenizer

@@ -57,7 +57,8 @@ class Objective:
         states = backbone(self._model)(**inputs, use_cache=False).last_hidden_state
         index = batch.padded_index(states.size(1)).to(states.device)
         if self._plain:
-            return self._of_hidden(states.reshape(-1, states.size(-1)).index_select(0, index), batch)
+            hidden = states.reshape(-1, states.size(-1)).index_select(0, index)
+            return self._of_hidden(hidden.to(self._head.weight.device), batch)  # of a split model, it may be another
         logits = self._module(states)
         return self._of_logits(logits.reshape(-1, logits.size(-1)).index_select(0, index), batch)
 

@@ -32,8 +32,8 @@ class TeacherDistance:
         if self._gram is not None:
             self._gram = self._gram.to(hidden.device)
             return squared_logit_distance(hidden, teacher_hidden, self._gram)
-        head = states.head.gathered()
-        teacher = head if states.teacher_head is states.head else states.teacher_head.gathered()
+        head = states.head.gathered().to(hidden.device)
+        teacher = head if states.teacher_head is states.head else states.teacher_head.gathered().to(hidden.device)
         heads = (head.weight, teacher_hidden, teacher.weight, head.bias, teacher.bias, head.scale, head.softcap)
         if self._beta is None:
             return tiled_squared_logit_distance(hidden, *heads)

@@ -39,7 +39,7 @@ class ReplayBatch:
         )
         targets = torch.tensor([chosen[k].labels[position + 1] for k, position in predictors], dtype=torch.long)
         ids = tuple(torch.tensor(row.input_ids, dtype=torch.long) for row in chosen)
-        return cls(tuple(rows), ids, targets.to(device), predictors, device)
+        return cls(tuple(rows), ids, targets.to(device, non_blocking=True), predictors, device)
 
     @property
     def width(self) -> int:
@@ -59,23 +59,27 @@ class ReplayBatch:
         for k, row in enumerate(self.input_ids):
             ids[k, : len(row)] = row
             mask[k, : len(row)] = 1
-        return {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+        return {"input_ids": self._on_device(ids), "attention_mask": self._on_device(mask)}
 
     def flattened(self) -> dict[str, Tensor]:
         """`input_ids` and `position_ids`, `(1, tokens)`, rows one after the other."""
         positions = torch.cat([torch.arange(len(ids)) for ids in self.input_ids])
         return {
-            "input_ids": torch.cat(self.input_ids)[None].to(self.device),
-            "position_ids": positions[None].to(self.device),
+            "input_ids": self._on_device(torch.cat(self.input_ids)[None]),
+            "position_ids": self._on_device(positions[None]),
         }
 
     def padded_index(self, width: int) -> Tensor:
         """`(tokens,)`: where the predicting hidden states lie in a flat `(rows · width)` axis."""
-        return torch.tensor([k * width + position for k, position in self.predictors], device=self.device)
+        return self._on_device(torch.tensor([k * width + position for k, position in self.predictors]))
 
     def flattened_index(self) -> Tensor:
         """`(tokens,)`: where they lie in the flattened `(tokens)` axis."""
         starts = [0]
         for ids in self.input_ids:
             starts.append(starts[-1] + len(ids))
-        return torch.tensor([starts[k] + position for k, position in self.predictors], device=self.device)
+        return self._on_device(torch.tensor([starts[k] + position for k, position in self.predictors]))
+
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        """`tensor` on the device, without waiting for what is queued there."""
+        return tensor.to(self.device, non_blocking=True)

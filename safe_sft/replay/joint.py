@@ -133,7 +133,7 @@ class HiddenStateTap:
         lengths = torch.tensor([len(ids) for ids in replay.input_ids], dtype=torch.int32)
         for key in ("cu_seq_lens_q", "cu_seq_lens_k"):
             if kwargs.get(key) is not None:
-                ends = kwargs[key][-1] + lengths.cumsum(0, dtype=torch.int32).to(kwargs[key].device)
+                ends = kwargs[key][-1] + lengths.cumsum(0, dtype=torch.int32).to(kwargs[key].device, non_blocking=True)
                 joined[key] = torch.cat([kwargs[key], ends])
         for key in ("max_length_q", "max_length_k"):
             if kwargs.get(key) is not None:
@@ -141,7 +141,9 @@ class HiddenStateTap:
         if kwargs.get("seq_idx") is not None:
             index = kwargs["seq_idx"]
             more = torch.repeat_interleave(torch.arange(1, len(lengths) + 1, dtype=index.dtype), lengths)
-            joined["seq_idx"] = torch.cat([index, index[:, -1:] + more[None].to(index.device)], dim=1)
+            joined["seq_idx"] = torch.cat(
+                [index, index[:, -1:] + more[None].to(index.device, non_blocking=True)], dim=1
+            )
         return joined
 
     def _take(self, module: nn.Module, args: tuple, output: Any) -> Any:

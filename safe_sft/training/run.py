@@ -64,7 +64,7 @@ def train(trainer: SafeSFTTrainer, script: SafeScriptArguments, recipe: Mapping[
 
 def _ask(trainer: SafeSFTTrainer, questions: Questions, name: str) -> Answers:
     """What the trainer's model answers now, logged."""
-    with placed(trainer.model, trainer.args.device):
+    with placed(trainer.model, trainer.args.device), trainer.accelerator.autocast():
         answers = questions.ask(trainer.model, trainer.processing_class, trainer.args, name)
     if rates := answers.logs():
         trainer.log(rates)
@@ -78,7 +78,7 @@ def _of_merge(trainer: SafeSFTTrainer, questions: Questions) -> list[Answers]:
     ask = partial(questions.ask, tokenizer=trainer.processing_class, args=trainer.args, name="merged")
     folder = trainer.args.merged_dir
     if (Path(folder) / ADAPTER_CONFIG).is_file():
-        with adapter_from(trainer.model, folder) as model:
+        with adapter_from(trainer.model, folder) as model, trainer.accelerator.autocast():
             return [ask(model)]
     try:
         model, _ = load_model(folder, trust_remote_code=trainer.args.trust_remote_code)
