@@ -173,6 +173,41 @@ def test_a_few_tokens_at_a_time_is_the_same(monkeypatch):
         torch.testing.assert_close(parts, whole)
 
 
+@pytest.fixture
+def double_kernels(monkeypatch):
+    """TRL's kernels, which name float32 wherever they compute, compute in float64."""
+    monkeypatch.setattr(torch, "float32", torch.float64)
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+
+
+@pytest.mark.usefixtures("double_kernels")
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("kind", ["kl", "reverse_kl", "jsd", "cross-entropy"])
+def test_the_kernels_without_rounding_are_exact(kind, softcap):
+    torch.manual_seed(0)
+    shapes = ((20, 16), (400, 16), (400,)) * 2
+    tensors = [torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+    def logits(h, w, b):
+        z = 0.5 * (h @ w.T + b)
+        return z if softcap is None else softcap * torch.tanh(z / softcap)
+
+    h, w, b, h0, w0, b0 = tensors
+    z, z0 = logits(h, w, b), logits(h0, w0, b0).detach()
+    if kind == "cross-entropy":
+        targets = torch.randint(400, (20,))
+        expected = F.cross_entropy(z, targets, reduction="none")
+        ours = losses.token_cross_entropy(h, w, targets, b, 0.5, softcap)
+    else:
+        expected = materialised_divergence(z, z0, kind, 2.0)
+        options = {"beta": DIVERGENCES[kind], "temperature": 2.0}
+        ours = losses.token_divergence(h, w, h0, w0, b, b0, 0.5, softcap, **options)
+    weights = torch.randn(20, dtype=torch.float64)
+    results = [(loss, *torch.autograd.grad(loss @ weights, [h, w, b])) for loss in (ours, expected)]
+    for found, true in zip(*results, strict=True):
+        torch.testing.assert_close(found, true, rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("kind", ["kl", "reverse_kl", "jsd"])
 def test_the_kernels_error_is_float32_rounding(kind):
     """TRL's kernel sums in float32 even for float64: about as far from the truth as torch itself in float32."""

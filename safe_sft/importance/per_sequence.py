@@ -4,6 +4,7 @@ For a sequence with inputs `x_t` and output gradients `g_t`, the gradient of the
 hand in an ordinary backward pass over a batch, whether or not the weight itself is trained or even dense.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Per-sequence gradients are formed for about this many numbers at a time, at least one sequence: what a CPU keeps in
-# its cache (4 MiB in float32), and what keeps an accelerator busy (64 MiB).
-_TILE_ELEMENTS, _ACCELERATOR_TILE_ELEMENTS = 2**20, 2**24
+# Per-sequence gradients are formed for about this many numbers at a time, at least one row of the weight: what a CPU
+# keeps in its cache (8 MiB in float32), and what keeps an accelerator busy (64 MiB).
+_TILE_ELEMENTS, _ACCELERATOR_TILE_ELEMENTS = 2**21, 2**24
 
 #: Takes a layer's inputs and output gradients.
 Sink = Callable[[Tensor, Tensor], None]
@@ -24,14 +25,22 @@ def power(gradient: Tensor, exponent: int) -> Tensor:
     return gradient.square_() if exponent == 2 else gradient.abs_()
 
 
-def _per_sequence(inputs: Tensor, gradients: Tensor) -> Iterator[Tensor]:
-    """Gradients of the weight, `(sequences, d_out, d_in)`, some sequences at a time, each time in the same memory."""
+def _per_sequence(inputs: Tensor, gradients: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Gradients of the weight, tile by tile, each in the same memory.
+
+    Yields:
+        Rows of the weight, and their gradients `(sequences, rows, d_in)` for some of the sequences.
+    """
     elements = _TILE_ELEMENTS if inputs.device.type == "cpu" else _ACCELERATOR_TILE_ELEMENTS
     d_in, d_out = inputs.size(2), gradients.size(2)
-    step = max(1, min(len(inputs), elements // (d_in * d_out)))
-    tile = inputs.new_empty(step, d_out, d_in)
+    height = min(d_out, max(1, elements // d_in))
+    step = min(len(inputs), max(1, elements // (d_in * height)))
+    memory = inputs.new_empty(step * height * d_in)
     for x, g in zip(inputs.split(step), gradients.split(step), strict=True):
-        yield torch.bmm(g.mT, x, out=tile[: len(x)])
+        for start in range(0, d_out, height):
+            rows = slice(start, min(start + height, d_out))
+            shape = (len(x), rows.stop - start, d_in)
+            yield rows, torch.bmm(g[..., rows].mT, x, out=memory[: math.prod(shape)].view(shape))
 
 
 def summed_powers(inputs: Tensor, gradients: Tensor, exponent: int) -> Tensor:
@@ -47,11 +56,11 @@ def summed_powers(inputs: Tensor, gradients: Tensor, exponent: int) -> Tensor:
     """
     shape = (gradients.size(2), inputs.size(2))
     total = inputs.new_zeros(shape)
-    for per_sequence in _per_sequence(inputs, gradients):
+    for rows, per_sequence in _per_sequence(inputs, gradients):
         if exponent == 2 and len(per_sequence) == 1:
-            total.addcmul_(per_sequence[0], per_sequence[0])
+            total[rows].addcmul_(per_sequence[0], per_sequence[0])
         else:
-            total += power(per_sequence, exponent).sum(0)
+            total[rows] += power(per_sequence, exponent).sum(0)
     return total
 
 
@@ -76,10 +85,11 @@ def summed_power_margins(inputs: Tensor, gradients: Tensor, exponent: int) -> tu
         columns = (((gradients @ gradients.mT) @ inputs) * inputs).sum((0, 1))
         return rows.clamp_min_(0), columns.clamp_min_(0)  # rounding may leave a 0 a little below
     rows, columns = inputs.new_zeros(d_out), inputs.new_zeros(d_in)
-    for per_sequence in _per_sequence(inputs, gradients):
+    for tile, per_sequence in _per_sequence(inputs, gradients):
         powers = power(per_sequence, exponent)
-        rows += powers.sum(2).sum(0)
-        columns += powers.new_ones(len(powers) * d_out) @ powers.flatten(0, 1)
+        rows[tile] += powers.sum(2).sum(0)
+        flat = powers.flatten(0, 1)
+        columns += flat.new_ones(len(flat)) @ flat
     return rows, columns
 
 

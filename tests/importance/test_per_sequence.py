@@ -20,7 +20,7 @@ def tensors(request):
     )
 
 
-@pytest.mark.parametrize("tile", [1, 2**24])
+@pytest.mark.parametrize("tile", [1, 30, 120, 2**24])  # numbers: a row of a weight, some rows, some sequences, all
 @pytest.mark.parametrize("exponent", [1, 2])
 def test_margins_are_those_of_the_dense_matrix(tensors, exponent, tile, monkeypatch):
     monkeypatch.setattr(per_sequence, "_TILE_ELEMENTS", tile)
