@@ -97,7 +97,7 @@ class Run:
             per_device_train_batch_size=rows,
             **({"per_device_replay_batch_size": args.replay} if replays else {}),
             **fields,
-            gradient_checkpointing=args.qlora,
+            gradient_checkpointing=args.checkpointing,
             bf16=args.qlora,
             use_cpu=args.device == "cpu",
             optim="adamw_torch" if args.device == "cpu" else "paged_adamw_8bit",
@@ -120,7 +120,7 @@ class Run:
             ids = token_row(args.length)["input_ids"]
             self.trainer.replay, self.trainer.replay_rows = [TokenizedRow(ids, ids)] * args.replay, args.replay
         trainer = self.trainer
-        if args.qlora:
+        if args.checkpointing:
             trainer.model.activation_checkpointing_enable()  # which `Trainer` does as training starts
         trainer.create_optimizer()
         self.model, self.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
@@ -217,6 +217,7 @@ def main() -> None:
     parser.add_argument("--replay", type=int, default=1, help="replayed rows of a step")
     parser.add_argument("--length", type=int, default=None, help="tokens of a row (64; 512 for models in NF4)")
     parser.add_argument("--layers", type=int, default=None, help="instead of as many as the model has")
+    parser.add_argument("--checkpointing", action="store_true", help="of gradients; always on for models in NF4")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS), help="`plain` must be among them")
     parser.add_argument("--apart", action="store_true", help="one run in memory at a time")
@@ -225,12 +226,14 @@ def main() -> None:
     args = parser.parse_args()
     args.device = "cuda" if torch.cuda.is_available() else "cpu"
     args.qlora = args.model != "small"
+    args.checkpointing |= args.qlora
     args.length = args.length or (512 if args.qlora else 64)
     torch.manual_seed(0)
     tokenizer = make_tokenizer(["a b c"])
     results = one_by_one(args, tokenizer) if args.apart else together(args, tokenizer)
     results = {name: {**result, "bound": bound(name, args)} for name, result in results.items()}
-    print(f"{args.model}, {args.device}, {args.batch} + {args.replay} rows of {args.length} tokens")
+    with_checkpointing = ", gradient checkpointing" if args.checkpointing else ""
+    print(f"{args.model}, {args.device}, {args.batch} + {args.replay} rows of {args.length} tokens{with_checkpointing}")
     print(markdown(results))
     if args.plot:
         draw(results, args.plot)

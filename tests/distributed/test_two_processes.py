@@ -1,4 +1,7 @@
-"""Two gloo processes make the same updates as one with the same total batch: replicated (DDP) and sharded (FSDP2)."""
+"""Two gloo processes make the same updates as one with the same total batch: replicated (DDP) and sharded (FSDP2).
+
+With FSDP2 also over 4-bit weights, which are then sharded themselves.
+"""
 
 import os
 import subprocess
@@ -15,30 +18,29 @@ from tests.distributed import worker
 ROOT = Path(__file__).parents[2]
 METHODS_TO_RUN = [*sorted(METHODS), "der+er+l2"]
 #: Relative difference of updates that is rounding.
-TOLERANCE = {"ddp": 1e-5, "fsdp2": 1e-4}
-
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory) -> dict:
-    out = tmp_path_factory.mktemp("one") / "one.pt"
-    worker.main("ddp", str(out), METHODS_TO_RUN)
-    return torch.load(out, weights_only=True)
+TOLERANCE = {"ddp": 1e-5, "fsdp2": 1e-4, "fsdp2-nf4": 1e-4}
+#: Layers of which each process has a part.
+SHARDED = {"ddp": None, "fsdp2": "Linear", "fsdp2-nf4": "Linear4bit"}
 
 
 @pytest.fixture(scope="module", params=list(TOLERANCE))
-def two(request, tmp_path_factory) -> tuple[str, dict]:
-    out = tmp_path_factory.mktemp(request.param) / "two.pt"
+def one_and_two(request, tmp_path_factory) -> tuple[str, dict, dict]:
+    """The mode, and what one process and two of it did."""
+    mode, folder = request.param, tmp_path_factory.mktemp(request.param)
+    kind = mode.replace("fsdp2", "ddp")
+    worker.main(kind, str(folder / "one.pt"), METHODS_TO_RUN)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", worker.__name__]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    subprocess.run(
-        [sys.executable, *command, request.param, str(out), *METHODS_TO_RUN], check=True, cwd=ROOT, env=environment
-    )
-    return request.param, torch.load(out, weights_only=True)
+    arguments = [mode, str(folder / "two.pt"), *METHODS_TO_RUN]
+    subprocess.run([sys.executable, *command, *arguments], check=True, cwd=ROOT, env=environment)
+    one, two = (torch.load(folder / f"{name}.pt", weights_only=True) for name in ("one", "two"))
+    return mode, one, two
 
 
 @pytest.mark.parametrize("method", METHODS_TO_RUN)
-def test_two_processes_equal_one(one, two, method):
-    mode, results = two
-    assert results[method]["sharded"] == (mode == "fsdp2")
-    assert relative_difference(results[method]["update"], one[method]["update"]) < TOLERANCE[mode]
-    assert results[method]["safety_loss"] == pytest.approx(one[method]["safety_loss"], rel=1e-4)
+def test_two_processes_equal_one(one_and_two, method):
+    mode, one, two = one_and_two
+    assert one[method]["sharded"] == []
+    assert (SHARDED[mode] in two[method]["sharded"]) == (mode != "ddp")
+    assert relative_difference(two[method]["update"], one[method]["update"]) < TOLERANCE[mode]
+    assert two[method]["safety_loss"] == pytest.approx(one[method]["safety_loss"], rel=1e-4)

@@ -1,6 +1,8 @@
 """One run of every method, in one process or in several; the first rank writes the updates.
 
-python -m torch.distributed.run --nproc_per_node 2 -m tests.distributed.worker ddp|fsdp2|zero2|zero3 OUT METHOD…
+python -m torch.distributed.run --nproc_per_node 2 -m tests.distributed.worker MODE OUT METHOD…
+
+MODE is ddp, fsdp2, zero2 or zero3; with `-nf4`, the base weights are in 4 bit.
 
 DeepSpeed is no dependency of the tests. `zero2` and `zero3` are run by hand where it is installed (`pip install
 deepspeed`); with OUT of `ddp` in one process, `compare OUT OUT` then prints the relative difference of each method's
@@ -16,10 +18,19 @@ import torch
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
+from transformers import BitsAndBytesConfig
 
 from safe_sft.methods import method_classes
 from safe_sft.sharding import gathered, whole
-from tests.conftest import logged, make_trainer, move_off_the_anchor, relative_difference, trained_weights
+from tests.conftest import (
+    logged,
+    make_model,
+    make_tokenizer,
+    make_trainer,
+    move_off_the_anchor,
+    relative_difference,
+    trained_weights,
+)
 
 FSDP2 = {
     "ACCELERATE_USE_FSDP": "true",
@@ -62,6 +73,21 @@ def let_deepspeed_run_on_cpu(stage: int) -> None:
     PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
 
 
+def in_4_bit() -> dict:
+    """A model with NF4 weights that FSDP2 can shard: they are stored as numbers of the dtype that is trained."""
+    folder = tempfile.mkdtemp()
+    make_model(hidden_size=64, intermediate_size=128).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+        bnb_4bit_quant_storage=torch.float32,
+    )
+    return {"model": folder, "quantization_config": quantization}
+
+
 def run(method: str, ranks: int, **config) -> dict:
     """Two optimizer steps of two micro-steps, with the same rows in each step whatever the number of ranks."""
     methods = method_classes(method)
@@ -78,6 +104,9 @@ def run(method: str, ranks: int, **config) -> dict:
         **({"per_device_replay_batch_size": 2 // ranks} if replays else {}),
         **config,
     )
+    for parameter in (p for p in trainer.model.parameters() if p.requires_grad):
+        # Over 4-bit weights, TRL trains in bfloat16, whose rounding would hide differences.
+        parameter.data = parameter.data.float()
     move_off_the_anchor(trainer)
     before = trained_weights(trainer)
     trainer.train()
@@ -86,17 +115,20 @@ def run(method: str, ranks: int, **config) -> dict:
     return {
         "update": {name: after[name] - before[name] for name in before},
         "safety_loss": logged(trainer, "safety_loss"),
-        "sharded": any(whole(p) is not p for p in trainer.model.parameters()),
+        "sharded": sorted(
+            {type(m).__name__ for m in trainer.model.modules() for p in m.parameters(False) if whole(p) is not p}
+        ),
     }
 
 
 def main(mode: str, out: str, methods: list[str]) -> None:
+    mode, _, bits = mode.partition("-")
     if mode == "fsdp2":
         let_accelerate_shard_on_cpu()
     stage = {"zero2": 2, "zero3": 3}.get(mode)
     if stage is not None:
         let_deepspeed_run_on_cpu(stage)
-    config = {} if stage is None else {"use_cpu": False}
+    config = in_4_bit() if bits else {} if stage is None else {"use_cpu": False}
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     results = {method: run(method, ranks, **config) for method in methods}
     if int(os.environ.get("RANK", "0")) == 0:
