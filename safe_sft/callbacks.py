@@ -1,4 +1,4 @@
-"""Callbacks of the trainer: attack success during training."""
+"""Callbacks of the trainer: attack success during training, and what methods do after a step."""
 
 import weakref
 from collections.abc import Sequence
@@ -11,6 +11,25 @@ from .data import builtin_prompts
 from .data.safety_rows import Messages
 from .evaluation import Case, Suite, measure_asr
 from .evaluation.judges import Judge
+from .methods import SafetyMethod
+
+
+class MethodsCallback(TrainerCallback):
+    """Lets the methods follow the weights.
+
+    Args:
+        methods: of the trainer.
+    """
+
+    def __init__(self, methods: Sequence[SafetyMethod]):
+        self._methods = methods
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tell each method that the weights have moved."""
+        for method in self._methods:
+            method.after_step(kwargs["model"])
 
 
 @runtime_checkable

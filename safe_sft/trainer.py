@@ -13,10 +13,10 @@ import torch
 from accelerate.logging import get_logger
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 from trl import SFTTrainer
 
-from .callbacks import SafetyEvalCallback
+from .callbacks import MethodsCallback, SafetyEvalCallback
 from .compatibility import aligned_source, check_compatibility, must_join
 from .config import SafeSFTConfig
 from .data import TokenizedRow
@@ -83,7 +83,7 @@ class SafeSFTTrainer(HubTrainer):
         self._states = self._prepare_states()
         for method in self._methods:
             method.prepare(Preparation(self.model, self.args, self._tokenized_rows, self._tokenizer))
-        self.add_callback(_AfterStep(self._methods))
+        self.add_callback(MethodsCallback(self._methods))
         if self.args.measures_in_training:
             # First, so that early stopping finds the attack success rate among an evaluation's metrics.
             self.callback_handler.callbacks.insert(0, self._safety_evaluation())
@@ -287,17 +287,6 @@ class SafeSFTTrainer(HubTrainer):
                     f"{checkpoint} holds no state of `{method.name}`: it was saved without it. `{method.name}` starts "
                     "from the model that was passed to the trainer."
                 )
-
-
-class _AfterStep(TrainerCallback):
-    """Lets the methods follow the weights."""
-
-    def __init__(self, methods: list[SafetyMethod]):
-        self._methods = methods
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        for method in self._methods:
-            method.after_step(kwargs["model"])
 
 
 def complete_config(args: TrainingArguments | None, model: Any) -> SafeSFTConfig:
