@@ -47,8 +47,8 @@ bench: install
 	$(BIN)/python -m benchmarks.der_term
 	$(BIN)/python -m benchmarks.importance
 	$(BIN)/python -m benchmarks.merge
-	$(BIN)/python -m benchmarks.generation
 
+# All runs of a model are in memory at once, 45 GiB for a 7B one; on a smaller GPU, call it with `--apart`.
 bench-gpu: install
 	for model in llama2-7b mistral-7b gemma-2b; do $(BIN)/python -m benchmarks.training_cost --model $$model --batch 2 --replay 1; done
 

@@ -7,21 +7,20 @@ and prints `fixed / per_token`: the constant `SECOND_FORWARD_TOKENS` of `safe_sf
 """
 
 import argparse
-import time
 
 import numpy as np
 import torch
 
-from benchmarks.importance import build
+from benchmarks.importance import DEVICE, build, clock
 
 SHAPES = ((1, 16), (2, 32), (4, 48), (4, 96), (8, 96), (8, 192))
 
 
 def step_seconds(backbone: torch.nn.Module, shape: tuple[int, int]) -> float:
-    ids = torch.randint(32000, shape)
-    start = time.perf_counter()
+    ids = torch.randint(32000, shape, device=DEVICE)
+    start = clock()
     backbone(input_ids=ids, use_cache=False).last_hidden_state.square().mean().backward()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def main() -> None:

@@ -233,7 +233,9 @@ def main() -> None:
     results = one_by_one(args, tokenizer) if args.apart else together(args, tokenizer)
     results = {name: {**result, "bound": bound(name, args)} for name, result in results.items()}
     with_checkpointing = ", gradient checkpointing" if args.checkpointing else ""
-    print(f"{args.model}, {args.device}, {args.batch} + {args.replay} rows of {args.length} tokens{with_checkpointing}")
+    print(
+        f"{args.model}, {args.device}, {args.batch} + {args.replay} rows of {args.length} tokens{with_checkpointing}"
+    )
     print(markdown(results))
     if args.plot:
         draw(results, args.plot)

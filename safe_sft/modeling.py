@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .sharding import gathered, whole
 
@@ -19,6 +22,11 @@ def is_peft_model(model: nn.Module) -> bool:
     from accelerate.utils import is_peft_model as check
 
     return check(model)
+
+
+def is_quantised(weight: Tensor) -> bool:
+    """Whether `weight` holds packed bits; those of bitsandbytes may be stored as floating-point numbers."""
+    return not weight.is_floating_point() or hasattr(weight, "quant_state")
 
 
 def base_model(model: nn.Module) -> PreTrainedModel:
@@ -66,7 +74,7 @@ class LogitHead:
         inner = base_model(model)
         head = inner.get_output_embeddings()
         weight, bias = head.weight, getattr(head, "bias", None)
-        if not weight.is_floating_point():
+        if is_quantised(weight):
             raise ValueError(
                 f"The language-model head is quantised ({weight.dtype}), so logits cannot be compared. "
                 "Leave it out with `llm_int8_skip_modules=['lm_head']` in `BitsAndBytesConfig`."
@@ -183,6 +191,25 @@ def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
     finally:
         if not at_home:
             model.to("cpu")
+
+
+@contextmanager
+def checkpointed(model: nn.Module) -> Iterator[None]:
+    """Inside, the layers keep their inputs alone and run again in the backward pass, in eval mode as well.
+
+    The checkpointing of `transformers` is for training mode, in which a layer may have dropout of its own.
+    """
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    own = [vars(layer).get("forward") for layer in layers]  # set by accelerate where a model is split over devices
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer, forward in zip(layers, own, strict=True):
+            del layer.forward
+            if forward is not None:
+                layer.forward = forward
 
 
 @contextmanager

@@ -81,6 +81,7 @@ class SafetySet:
                     prompts,
                     max_new_tokens=args.replay_max_new_tokens,
                     max_length=args.max_length,
+                    batch_size=args.safety_eval_batch_size,
                 )
             _warn_of_compliance(tokenizer, prompts, answers)
             tokenized.update(zip(asked, answers, strict=True))

@@ -133,4 +133,5 @@ class StepStates:
             head,
             lambda: teacher_hidden().to(device),
             self._teacher_head or head,
+            self._accelerator.autocast,
         )

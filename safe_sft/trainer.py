@@ -82,7 +82,9 @@ class SafeSFTTrainer(HubTrainer):
         self._tokenized_rows = cache(partial(self._tokenize, safety_rows))
         self._states = self._prepare_states()
         for method in self._methods:
-            method.prepare(Preparation(self.model, self.args, self._tokenized_rows, self._tokenizer))
+            method.prepare(
+                Preparation(self.model, self.args, self._tokenized_rows, self._tokenizer, self.accelerator.autocast)
+            )
         self.add_callback(MethodsCallback(self._methods))
         if self.args.measures_in_training:
             # First, so that early stopping finds the attack success rate among an evaluation's metrics.

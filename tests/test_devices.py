@@ -1,11 +1,13 @@
 """Where tensors are, and in which precision they are computed; the meta device stands in for an accelerator."""
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from safe_sft.evaluation import answering, load_model, loading
+from safe_sft.importance.objective import Objective
 from safe_sft.methods import er, teacher_distance
 from safe_sft.training.measure import Questions, builtin_suite
 from safe_sft.training.run import _ask
@@ -57,3 +59,39 @@ def test_safety_is_measured_in_the_precision_of_training(tmp_path, bf16, monkeyp
     _ask(trainer, Questions((builtin_suite("builtin-harmless").subset(2),)), "before")
     trainer.train()
     assert autocast == [bf16] * 2
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+@pytest.mark.parametrize("method", ["er", "lwf"])
+def test_the_vocabulary_is_projected_onto_in_the_precision_of_training(tmp_path, method, bf16, monkeypatch):
+    module, name = {"er": (er, "token_cross_entropy"), "lwf": (teacher_distance, "token_divergence")}[method]
+    kernel, autocast = getattr(module, name), []
+
+    def listen(*args, **options):
+        autocast.append(torch.is_autocast_enabled("cpu"))
+        return kernel(*args, **options)
+
+    monkeypatch.setattr(module, name, listen)
+    make_trainer(tmp_path, method, bf16=bf16, max_steps=1).train()
+    assert autocast == [bf16]
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_importance_is_estimated_in_the_precision_of_training(tmp_path, bf16, monkeypatch):
+    forward, autocast = Objective.__call__, []
+
+    def listen(objective, batch):
+        with forward_hook(objective._model.get_base_model().model, autocast):
+            return forward(objective, batch)
+
+    monkeypatch.setattr(Objective, "__call__", listen)
+    trainer = make_trainer(tmp_path, "ewc", bf16=bf16)
+    assert set(autocast) == {bf16}
+    assert {tensor.dtype for tensor in trainer._methods[0]._space.state_dict().values()} <= {torch.float32}
+
+
+@contextmanager
+def forward_hook(module, seen):
+    handle = module.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    yield
+    handle.remove()

@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
             batch_size=args.batch_size,
             seed=args.seed,
             folder=Path(args.output),
+            checkpointing=True,
         )
         if previous is not None:
             importance = importance.after(previous, args.decay)

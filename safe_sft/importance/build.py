@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def build_importance(
     batch_size: int,
     seed: int = 0,
     folder: Path | None = None,
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+    checkpointing: bool = False,
 ) -> Importance:
     """Estimate importance; not normalised, not saved.
 
@@ -40,6 +43,9 @@ def build_importance(
         batch_size: rows at a time, on each rank.
         seed: of `sampled`.
         folder: where unfinished sums are kept until `discard_partial`; None keeps none.
+
+        autocast: the precision in which the model runs; the sums are float32 in any.
+        checkpointing: whether layers keep their inputs alone, and run again in the backward pass.
 
     Returns:
         The importance, equal on every rank.
@@ -61,6 +67,8 @@ def build_importance(
         batch_size=batch_size,
         pad_token_id=tokenizer.pad_token_id or 0,
         seed=seed,
+        autocast=autocast,
+        checkpointing=checkpointing,
         partial=_partial(folder, provenance, batch_size, seed) if folder is not None else None,
     )
     return Importance(tensors, provenance)

@@ -1,7 +1,7 @@
 """Importance of every weight of a space, estimated from safety rows in batches."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ..data import TokenizedRow
 from ..generation import length_sorted_batches
-from ..modeling import base_model, without_dropout
+from ..modeling import base_model, checkpointed, without_dropout
 from ..replay import ReplayBatch
 from .objective import ESTIMATORS, Objective
 from .partial import PartialSums
@@ -34,6 +34,8 @@ def estimate_importance(
     pad_token_id: int = 0,
     seed: int = 0,
     partial: PartialSums | None = None,
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+    checkpointing: bool = False,
 ) -> dict[str, Tensor]:
     """Mean over `rows` of the per-sequence gradient, squared or in absolute value, of the model as it is now.
 
@@ -48,18 +50,20 @@ def estimate_importance(
         pad_token_id: for padded batches.
         seed: of `sampled`.
         partial: where unfinished sums are kept, and taken up again.
+        autocast: the precision in which the model runs; the sums are float32 in any.
+        checkpointing: whether layers keep their inputs alone, and run again in the backward pass.
 
     Returns:
         Tensors of `space.layout()`, in float32 (float64 for a float64 model).
     """
     state = PartialState()  # before anything is logged
-    objective = Objective(model, estimator, seed=seed, pad_token_id=pad_token_id)
+    objective = Objective(model, estimator, seed=seed, pad_token_id=pad_token_id, autocast=autocast)
     device = next(base_model(model).get_input_embeddings().parameters()).device
 
     def forward(batch: Sequence[int]) -> Tensor:
         return objective(ReplayBatch.of(rows, batch, device))
 
-    with without_dropout(model):
+    with without_dropout(model), checkpointed(model) if checkpointing else nullcontext():
         plan = _try_out(model, space, rows, forward)
         sums = _zeros(space, model)
         batches = _share(rows, batch_size if plan.batched else 1)

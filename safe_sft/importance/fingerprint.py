@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from ..data import TokenizedRow
-from ..modeling import base_model
+from ..modeling import base_model, is_quantised
 
 # So many numbers of each tensor enter a digest, evenly spread.
 _SAMPLES = 64
@@ -43,7 +43,7 @@ def model_fingerprint(model: nn.Module, trained: Mapping[str, Tensor]) -> dict[s
     embeddings = {id(e.weight) for e in (inner.get_input_embeddings(), inner.get_output_embeddings()) if e is not None}
     vectors = [(name, p) for name, p in base if p.dim() == 1 or id(p) in embeddings]
     matrices = [(name, p) for name, p in base if p.dim() > 1 and id(p) not in embeddings]
-    quantised = any(not p.is_floating_point() for _, p in matrices)
+    quantised = any(is_quantised(p) for _, p in matrices)
     return {
         "architecture": f"{type(inner).__name__}, {config.num_hidden_layers} layers, hidden size "
         f"{config.hidden_size}, vocabulary {config.vocab_size}",

@@ -1,6 +1,8 @@
 """What importance is the gradient of: the likelihood of the answers (EWC) or the size of the logits (MAS)."""
 
 import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -34,11 +36,21 @@ class Objective:
         estimator: one of `ESTIMATORS`.
         seed: of the drawn answers; each row has its own, whatever batch it is in.
         pad_token_id: for padded batches.
+        autocast: the precision in which the model runs.
     """
 
-    def __init__(self, model: nn.Module, estimator: str, *, seed: int, pad_token_id: int):
+    def __init__(
+        self,
+        model: nn.Module,
+        estimator: str,
+        *,
+        seed: int,
+        pad_token_id: int,
+        autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ):
         self._model = model
         self._estimator = estimator
+        self._autocast = autocast
         self._seed = seed
         self._pad_token_id = pad_token_id
         self._module = base_model(model).get_output_embeddings()
@@ -54,12 +66,13 @@ class Objective:
     def __call__(self, batch: ReplayBatch) -> Tensor:
         """The objective of every row of `batch`, summed: a scalar with gradient."""
         inputs = batch.padded(self._pad_token_id)
-        states = backbone(self._model)(**inputs, use_cache=False).last_hidden_state
+        with self._autocast():
+            states = backbone(self._model)(**inputs, use_cache=False).last_hidden_state
+            logits = None if self._plain else self._module(states)
         index = batch.padded_index(states.size(1)).to(states.device)
-        if self._plain:
+        if logits is None:
             hidden = states.reshape(-1, states.size(-1)).index_select(0, index)
             return self._of_hidden(hidden.to(self._head.weight.device), batch)  # of a split model, it may be another
-        logits = self._module(states)
         return self._of_logits(logits.reshape(-1, logits.size(-1)).index_select(0, index), batch)
 
     def _of_hidden(self, hidden: Tensor, batch: ReplayBatch) -> Tensor:

@@ -13,8 +13,13 @@ from .precision import wide
 # One tile of explicit logits holds at most this many numbers (32 MiB in float32).
 _TILE_ELEMENTS = 2**23
 _TILE_VOCAB = 2**14
-# Columns of the tiles of TRL's kernels, whatever the vocabulary; their rows, up to 4096, are the tokens of a call.
-_KERNEL_VOCAB = 2**15
+# Columns of the tiles of TRL's kernels, whatever the vocabulary; their rows, up to 4096, are the tokens of a call. An
+# accelerator wants more rows for its matrix products.
+_KERNEL_VOCAB, _ACCELERATOR_KERNEL_ROWS = 2**15, 2**10
+
+
+def _kernel_rows(hidden: Tensor) -> int:
+    return max(1, _TILE_ELEMENTS // _KERNEL_VOCAB) if hidden.device.type == "cpu" else _ACCELERATOR_KERNEL_ROWS
 
 
 def logit_gram(weight: Tensor) -> Tensor:
@@ -144,7 +149,7 @@ def token_divergence(
     # The one place that names this kernel, which TRL does not export.
     from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
-    rows = max(1, _TILE_ELEMENTS // _KERNEL_VOCAB)
+    rows = _kernel_rows(hidden)
     divergences = [
         ChunkedDivergenceFunction.apply(
             *(h, weight, bias, h0, teacher_weight, teacher_bias, beta, temperature), *(scale, softcap, scale, softcap)
@@ -177,7 +182,7 @@ def token_cross_entropy(
     """
     from trl.kernels import ChunkedLogProbFunction
 
-    rows = max(1, _TILE_ELEMENTS // _KERNEL_VOCAB)
+    rows = _kernel_rows(hidden)
     log_probs = [
         ChunkedLogProbFunction.apply(h, weight, bias, y, 1.0, _KERNEL_VOCAB, softcap, scale, ())[0]
         for h, y in zip(hidden.split(rows), targets.split(rows), strict=True)

@@ -24,6 +24,7 @@ class TokenStates:
         head: the model's head as it is now.
         teacher_hidden: gives `(tokens, d)`, the aligned model's states, without gradient.
         teacher_head: the aligned model's head.
+        autocast: the precision of training, in which TRL's kernels project onto the vocabulary.
     """
 
     hidden: Tensor
@@ -31,6 +32,7 @@ class TokenStates:
     head: LogitHead
     teacher_hidden: Callable[[], Tensor]
     teacher_head: LogitHead
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,14 @@ class Preparation:
         args: the `SafeSFTConfig`; a method reads the fields that it declares in `reads`.
         rows: the safety rows, tokenised on first call; for methods with `needs_rows`.
         tokenizer: the model's tokenizer.
+        autocast: the precision of training.
     """
 
     model: nn.Module
     args: Any
     rows: Callable[[], list[TokenizedRow]]
     tokenizer: PreTrainedTokenizerBase
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,8 @@ class ImportanceAnchor(WeightAnchor):
                     estimator=estimator,
                     batch_size=args.per_device_train_batch_size,
                     seed=args.seed,
+                    autocast=setup.autocast,
+                    checkpointing=args.gradient_checkpointing,
                 )
         self._space.weigh(importance.normalized(args.importance_normalization).tensors)
 

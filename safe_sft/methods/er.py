@@ -26,4 +26,5 @@ class ER(Replay):
     def token_losses(self, replay: TokenStates) -> Tensor:
         """`−log p(y)`, nats."""
         head = replay.head.gathered().to(replay.hidden.device)
-        return token_cross_entropy(replay.hidden, head.weight, replay.targets, head.bias, head.scale, head.softcap)
+        with replay.autocast():
+            return token_cross_entropy(replay.hidden, head.weight, replay.targets, head.bias, head.scale, head.softcap)

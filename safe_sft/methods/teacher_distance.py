@@ -37,4 +37,5 @@ class TeacherDistance:
         heads = (head.weight, teacher_hidden, teacher.weight, head.bias, teacher.bias, head.scale, head.softcap)
         if self._beta is None:
             return tiled_squared_logit_distance(hidden, *heads)
-        return token_divergence(hidden, *heads, beta=self._beta, temperature=self._temperature)
+        with states.autocast():
+            return token_divergence(hidden, *heads, beta=self._beta, temperature=self._temperature)

@@ -18,6 +18,7 @@ def answer_prompts(
     *,
     max_new_tokens: int,
     max_length: int | None = None,
+    batch_size: int = 32,
 ) -> list[TokenizedRow]:
     """Answer `prompts` greedily, each rank its share, and label the answers.
 
@@ -27,6 +28,7 @@ def answer_prompts(
         prompts: token ids of each prompt.
         max_new_tokens: longest answer, in tokens.
         max_length: rows are cut at their end to this many tokens.
+        batch_size: prompts at a time, on each rank.
 
     Returns:
         A row a prompt, in order, the same on every rank.
@@ -38,6 +40,7 @@ def answer_prompts(
         tokenizer,
         [prompts[i] for i in mine],
         max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
         description="The aligned model answers the safety prompts",
         progress=state.is_main_process,
     )

@@ -82,13 +82,13 @@ def _of_merge(trainer: SafeSFTTrainer, questions: Questions) -> list[Answers]:
             return [ask(model)]
     try:
         model, _ = load_model(folder, trust_remote_code=trainer.args.trust_remote_code)
+        return [ask(model)]
     except torch.OutOfMemoryError:
         logger.warning(
             f"The merge is not measured: no memory is left for it beside the trained model. It is in '{folder}'; "
             f"measure it with `safe-sft evaluate --model {folder}`."
         )
         return []
-    return [ask(model)]
 
 
 def _record(trainer: SafeSFTTrainer, evaluation: Evaluation, checks: list[Check]) -> None:

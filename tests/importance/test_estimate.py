@@ -4,6 +4,7 @@ from accelerate import PartialState
 from torch.nn import functional as F
 from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
 
+from benchmarks.live_memory import allocations
 from safe_sft.data import TokenizedRow
 from tests.conftest import make_model
 from tests.importance.helpers import (
@@ -175,3 +176,18 @@ def test_what_is_not_linear_is_said_once(caplog):
     caplog.clear()
     estimate(lora_model(), "weight")
     assert not caplog.records
+
+
+@pytest.mark.parametrize("space", ["weight", "adapter"])
+@pytest.mark.parametrize("estimator", ["empirical", "sampled", "mas"])
+def test_checkpointing_changes_memory_alone(estimator, space):
+    model = lora_model(trained=True, model={"num_hidden_layers": 8})
+    rows = [TokenizedRow(row.input_ids * 8, row.labels * 8) for row in token_rows(2)]
+    peaks, results = {}, {}
+    for checkpointing in (False, True):
+        with allocations() as found:
+            results[checkpointing] = estimate(model, space, estimator, rows=rows, checkpointing=checkpointing)
+        peaks[checkpointing] = found.peak
+    assert_close(results[True], results[False], tolerance=1e-12)
+    assert peaks[True] < peaks[False] / 2
+    assert not any("forward" in vars(module) for module in model.modules())

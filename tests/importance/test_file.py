@@ -4,11 +4,13 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import safe_sft.importance.partial as partial_module
 from safe_sft.file_names import IMPORTANCE_FILE
 from safe_sft.importance import Importance, anchor_space, build_importance, load_importance
 from safe_sft.importance.file import mean_importance
+from safe_sft.importance.fingerprint import model_fingerprint
 from safe_sft.importance.partial import PartialSums
 from tests.conftest import make_model, make_tokenizer
 from tests.importance.helpers import lora_model, token_rows
@@ -190,3 +192,11 @@ def test_mean_of_full_tuning():
     assert mean_importance(importance.tensors) == pytest.approx(
         (total / sum(t.numel() for t in importance.tensors.values())).item(), rel=1e-5
     )
+
+
+@pytest.mark.parametrize("storage", [torch.uint8, torch.bfloat16])
+def test_packed_weights_are_not_compared_however_they_are_stored(tmp_path, storage):
+    make_model(hidden_size=64, intermediate_size=128).save_pretrained(tmp_path)
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_storage=storage)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=nf4)
+    assert model_fingerprint(model, {})["matrices"] is None
