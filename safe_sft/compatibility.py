@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate.utils import DistributedType
 
 from .methods import SafetyMethod, WeightAnchor
-from .modeling import LogitHead, adapter_is_fresh, base_model, is_peft_model
+from .modeling import LogitHead, adapter_is_fresh, aligned_without_adapter, base_model, is_peft_model
 
 if TYPE_CHECKING:
     from .trainer import SafeSFTTrainer
@@ -103,10 +103,11 @@ def _clashes(trainer: "SafeSFTTrainer", method: SafetyMethod) -> list[tuple[str,
         clashes.append(
             ("NEFTune: its noise would count as forgetting", "Remove `neftune_noise_alpha`, or choose `er` or `l2`.")
         )
-    if method.needs_task_states and not adapter_is_fresh(trainer.model):
+    if method.needs_task_states and not aligned_without_adapter(trainer.model):
         clashes.append(
             (
-                "full tuning or an adapter trained before: the aligned model is not at hand for the task rows",
+                "full tuning, an adapter trained before, or base weights trained beside it: the aligned model is "
+                "not at hand for the task rows",
                 "Start a fresh LoRA adapter, or choose `der`.",
             )
         )
@@ -128,7 +129,7 @@ def _zero3_clashes(trainer: "SafeSFTTrainer", method: SafetyMethod) -> list[tupl
             ("a trained head under DeepSpeed ZeRO-3", f"Train a LoRA that leaves the head frozen, or {elsewhere}")
         )
     cached = args.teacher == "cached" or args.teacher_cache is not None
-    if method.needs_teacher and (cached or not adapter_is_fresh(trainer.model)):
+    if method.needs_teacher and (cached or not aligned_without_adapter(trainer.model)):
         clashes.append(
             (
                 "a cached teacher under DeepSpeed ZeRO-3",

@@ -209,8 +209,9 @@ class SafeSFTConfig(SFTConfig):
 
     @property
     def reads_safety_rows(self) -> bool:
-        """Whether a method reads the safety rows."""
-        return any(method.needs_replay or method.needs_rows for method, _ in self.safety_terms)
+        """Whether a method reads the safety rows; importance that is loaded was made from others."""
+        estimates = self.importance_path is None
+        return any(method.needs_replay or (method.needs_rows and estimates) for method, _ in self.safety_terms)
 
     @property
     def measures_in_training(self) -> bool:

@@ -139,6 +139,17 @@ def adapter_is_fresh(model: nn.Module) -> bool:
         return bool(factors) and not any(torch.count_nonzero(factor).item() for factor in factors)
 
 
+def of_adapter(name: str) -> bool:
+    """Whether a parameter of this name is an adapter's, and is gone while that is switched off."""
+    return any(mark in name for mark in ("lora_", "modules_to_save", "trainable_tokens"))
+
+
+def aligned_without_adapter(model: nn.Module) -> bool:
+    """Whether the model with its adapter switched off stays the aligned one: nothing else is trained."""
+    beside = (p for name, p in model.named_parameters() if p.requires_grad and not of_adapter(name))
+    return adapter_is_fresh(model) and next(beside, None) is None
+
+
 @contextmanager
 def adapter_disabled(model: nn.Module) -> Iterator[None]:
     """Run the base model of a PEFT model, and leave `requires_grad` as it was (PEFT would turn it all on)."""

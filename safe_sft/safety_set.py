@@ -17,7 +17,7 @@ from .config import SafeSFTConfig
 from .data import SafetyRow, TokenizedRow, builtin_prompts, prompt_token_ids, read_safety_rows, tokenize_row
 from .evaluation import RefusalPhrases, Verdict
 from .importance.fingerprint import model_fingerprint, rows_fingerprint, tokenizer_fingerprint
-from .modeling import adapter_is_fresh, base_model, placed
+from .modeling import adapter_is_fresh, aligned_without_adapter, base_model, of_adapter, placed
 from .remote import RemoteName
 from .replay import (
     CachedTeacher,
@@ -129,14 +129,14 @@ def make_teacher(
     Raises:
         ValueError: when `teacher="online"` would not be the aligned model, or the cache belongs to another.
     """
-    fresh = adapter_is_fresh(model)
-    if args.teacher == "online" and not fresh:
+    switchable = aligned_without_adapter(model)
+    if args.teacher == "online" and not switchable:
         raise ValueError(
             "`teacher='online'` runs the model with its adapter switched off, which is the aligned model only for a "
-            "fresh LoRA adapter. This model is tuned in full, or its adapter has been trained or alters the base "
-            "weights. Set `teacher: cached`, or leave it out."
+            "fresh LoRA adapter. This model is tuned in full or beside its adapter, or the adapter has been trained "
+            "or alters the base weights. Set `teacher: cached`, or leave it out."
         )
-    if args.teacher == "online" or (fresh and args.teacher is None and args.teacher_cache is None):
+    if args.teacher == "online" or (switchable and args.teacher is None and args.teacher_cache is None):
         return OnlineTeacher(tap)
     provenance = teacher_provenance(model, tokenizer, rows, args)
     digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:12]
@@ -158,7 +158,7 @@ def teacher_provenance(
     """What a teacher's states depend on, as plain values that can be compared and shown."""
     config = base_model(model).config
     quantization = getattr(config, "quantization_config", None)
-    adapter = {n: p for n, p in model.named_parameters() if "lora_" in n or "modules_to_save" in n}
+    adapter = {n: p for n, p in model.named_parameters() if of_adapter(n)}
     return {
         "model": Path(config._name_or_path).name,  # the folder may move; the digests below do not
         "revision": getattr(config, "_commit_hash", None),

@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--lora_modules_to_save", nargs="+", help="modules that will be trained in full beside it")
     parser.add_argument("--safety_dataset", help="safety rows: file or Hub name (default: built-in prompts)")
+    parser.add_argument("--chat_template_path", help="Jinja file of the chat template, as in the recipe that trains")
     parser.add_argument("--estimator", choices=ESTIMATORS, default="empirical", help="mas, or one of those of EWC")
     parser.add_argument(
         "--space",
@@ -34,16 +35,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: weight for a fresh LoRA, else adapter; without --adapter, `adapter` means full tuning",
     )
     parser.add_argument("--output", required=True, help="folder for importance.safetensors")
-    parser.add_argument("--batch_size", type=int, default=8, help="rows at a time, per device")
-    parser.add_argument("--max_length", type=int, default=1024, help="rows are cut to this many tokens")
-    parser.add_argument("--max_new_tokens", type=int, default=128, help="longest answer to a prompt without one")
+    parser.add_argument("--batch_size", type=_positive, default=8, help="rows at a time, per device")
+    parser.add_argument("--max_length", type=_positive, default=1024, help="rows are cut to this many tokens")
+    parser.add_argument("--max_new_tokens", type=_positive, default=128, help="longest answer to a prompt without one")
     parser.add_argument("--normalization", choices=("mean", "none"), default="mean", help="mean: mean importance is 1")
     parser.add_argument("--previous", help="importance of the stage before: folder or Hub name (online EWC)")
     parser.add_argument("--decay", type=float, default=1.0, help="what the stage before still counts, from 0 to 1")
     parser.add_argument("--seed", type=int, default=0, help="of the answers drawn by `sampled`")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    parser.add_argument("--load_in_4bit", action="store_true", help="quantise the model, as for QLoRA")
+    parser.add_argument(
+        "--load_in_4bit", action="store_true", help="quantise the model as the QLoRA recipes do (NF4, double)"
+    )
     parser.add_argument("--trust_remote_code", action="store_true", help="run the model's own Python code")
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{value} must be at least 1")
+    return value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -93,15 +102,23 @@ def _load(args: argparse.Namespace) -> tuple[Any, Any]:
     from ..merging.folder import tokenizer_source
 
     device = PartialState().device
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype="bfloat16",
+    )
     model: Any = AutoModelForCausalLM.from_pretrained(
         args.model,
         dtype=args.dtype,
         trust_remote_code=args.trust_remote_code,
-        quantization_config=BitsAndBytesConfig(load_in_4bit=True) if args.load_in_4bit else None,
+        quantization_config=nf4 if args.load_in_4bit else None,
         device_map={"": device},
     )
     source = tokenizer_source(args.model, args.adapter)
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=args.trust_remote_code)
+    if args.chat_template_path is not None:
+        tokenizer.chat_template = Path(args.chat_template_path).read_text(encoding="utf-8")
     return _with_adapter(args, model), tokenizer
 
 

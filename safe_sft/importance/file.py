@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .. import __version__
@@ -96,11 +96,13 @@ class Importance:
             `decay · previous + self`, for the model of `self`, in the normalisation of `self`.
 
         Raises:
-            ValueError: for another estimator, space or layout.
+            ValueError: for another estimator, space, tokenizer, architecture or layout.
         """
         ours, theirs = self.provenance, previous.provenance
         for field in ("estimator", "space"):
             _require_same(field, getattr(theirs, field), getattr(ours, field))
+        _require_same("tokenizer", theirs.tokenizer, ours.tokenizer)
+        _require_same("architecture", theirs.model["architecture"], ours.model["architecture"])
         if {k: v.shape for k, v in self.tensors.items()} != {k: v.shape for k, v in previous.tensors.items()}:
             raise ValueError(
                 "The earlier importance is that of another adapter layout, so the two cannot be added. Compute both "
@@ -130,11 +132,14 @@ class Importance:
             ValueError: when there is no such file, or it is not of this package.
         """
         path = _find(os.fspath(source))
-        with safe_open(path, "pt") as file:
-            header: dict[str, Any] = json.loads((file.metadata() or {}).get(_HEADER, "null"))
-            if header is None:
-                raise ValueError(f"'{path}' was not written by `safe-sft importance`. Compute it with that command.")
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
+        try:
+            with safe_open(path, "pt") as file:
+                header: dict[str, Any] = json.loads((file.metadata() or {}).get(_HEADER, "null"))
+                tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except SafetensorError as error:
+            raise ValueError(f"'{path}' is damaged ({error}). Copy it again, or compute it anew.") from error
+        if header is None:
+            raise ValueError(f"'{path}' was not written by `safe-sft importance`. Compute it with that command.")
         normalization, factor = header.pop("normalization"), header.pop("factor")
         return cls(tensors, Provenance(**header), normalization, factor)
 

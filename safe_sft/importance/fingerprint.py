@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -9,21 +10,36 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from ..data import TokenizedRow
-from ..modeling import base_model, is_quantised
+from ..modeling import active_lora_layers, base_model, is_peft_model, is_quantised, of_adapter
 
 # So many numbers of each tensor enter a digest, evenly spread.
 _SAMPLES = 64
 
 
-def tensors_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Digest of names, shapes and a sample of the values, rounded to bfloat16: the same for a model in any dtype."""
+def tensors_digest(tensors: Iterable[tuple[str, Tensor]], *, every_value: bool = False) -> str:
+    """Digest of names, shapes and a sample of the values, rounded to bfloat16: the same for a model in any dtype.
+
+    Args:
+        tensors: with their names.
+        every_value: whether the sum of all values (of their bits, which is exact in any order) enters it as well.
+    """
     digest = hashlib.sha256()
     for name, tensor in tensors:
         flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // _SAMPLES)][:_SAMPLES].to(torch.bfloat16).float().cpu()
+        sample = flat[:: _stride(tensor)][:_SAMPLES].to(torch.bfloat16).float().cpu()
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(sample.numpy().tobytes())
+        if every_value:
+            digest.update(str(flat.to(torch.bfloat16).view(torch.int16).sum(dtype=torch.int64).item()).encode())
     return digest.hexdigest()[:16]
+
+
+def _stride(tensor: Tensor) -> int:
+    """From one sampled number to the next; it has no factor in common with the width, or few columns would be seen."""
+    stride, width = max(1, tensor.numel() // _SAMPLES), tensor.size(-1) if tensor.dim() else 1
+    while math.gcd(stride, width) > 1:
+        stride -= 1
+    return stride
 
 
 def model_fingerprint(model: nn.Module, trained: Mapping[str, Tensor]) -> dict[str, str | None]:
@@ -39,7 +55,7 @@ def model_fingerprint(model: nn.Module, trained: Mapping[str, Tensor]) -> dict[s
     """
     inner = base_model(model)
     config = inner.config.get_text_config()
-    base = sorted((_base_name(name), p) for name, p in inner.named_parameters() if not _of_adapter(name))
+    base = sorted((_base_name(name), p) for name, p in inner.named_parameters() if not of_adapter(name))
     embeddings = {id(e.weight) for e in (inner.get_input_embeddings(), inner.get_output_embeddings()) if e is not None}
     vectors = [(name, p) for name, p in base if p.dim() == 1 or id(p) in embeddings]
     matrices = [(name, p) for name, p in base if p.dim() > 1 and id(p) not in embeddings]
@@ -47,15 +63,26 @@ def model_fingerprint(model: nn.Module, trained: Mapping[str, Tensor]) -> dict[s
     return {
         "architecture": f"{type(inner).__name__}, {config.num_hidden_layers} layers, hidden size "
         f"{config.hidden_size}, vocabulary {config.vocab_size}",
-        "vectors": tensors_digest(vectors),
+        "vectors": tensors_digest(vectors, every_value=True),
         "matrices": None if quantised else tensors_digest(matrices),
-        "adapter": tensors_digest(sorted(trained.items())) if trained else None,
+        "adapter": tensors_digest([*sorted(trained.items()), *_scalings(model)]) if trained else None,
     }
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Digest of the vocabulary."""
-    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16]
+    """Digest of the vocabulary and the chat template."""
+    content = [sorted(tokenizer.get_vocab().items()), tokenizer.chat_template]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _scalings(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """What each LoRA layer multiplies its product by."""
+    layers = active_lora_layers(model) if is_peft_model(model) else []
+    return [
+        (f"{name}.{adapter}.scaling", torch.tensor(float(layer.scaling[adapter])))
+        for name, layer in layers
+        for adapter in sorted({*layer.active_adapters} & {*layer.scaling})
+    ]
 
 
 def rows_fingerprint(rows: Sequence[TokenizedRow]) -> str:
@@ -64,10 +91,6 @@ def rows_fingerprint(rows: Sequence[TokenizedRow]) -> str:
     for row in rows:
         digest.update(json.dumps([row.input_ids, row.labels]).encode())
     return digest.hexdigest()[:16]
-
-
-def _of_adapter(name: str) -> bool:
-    return "lora_" in name or "modules_to_save" in name
 
 
 def _base_name(name: str) -> str:

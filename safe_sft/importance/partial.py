@@ -1,5 +1,6 @@
 """Unfinished sums on disk, so that a stopped estimation goes on where it was."""
 
+import time
 from pathlib import Path
 
 from safetensors import safe_open
@@ -14,13 +15,14 @@ class PartialSums:
     Args:
         path: the file; its folder is made.
         request: digest of all that the sums depend on; a file of another request is not taken up.
-        every: batches from one saving to the next.
+        seconds: from one saving to the next.
     """
 
-    def __init__(self, path: Path, request: str, every: int = 50):
+    def __init__(self, path: Path, request: str, seconds: float = 30.0):
         self._path = path
         self._request = request
-        self._every = every
+        self._seconds = seconds
+        self._saved = time.monotonic()
 
     def load(self, sums: dict[str, Tensor]) -> int:
         """Put the saved sums into `sums`; returns the batches that are done (0 where there is nothing to take up)."""
@@ -36,6 +38,7 @@ class PartialSums:
 
     def step(self, sums: dict[str, Tensor], batches: int) -> None:
         """Save now and then, in one piece or not at all."""
-        if batches % self._every == 0:
+        if time.monotonic() - self._saved >= self._seconds:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_tensors(self._path, sums, {"request": self._request, "batches": str(batches)})
+            self._saved = time.monotonic()

@@ -26,7 +26,7 @@ from ..writing import write_tensors, write_text
 from .batch import ReplayBatch
 from .joint import HiddenStateTap
 
-_BATCHES_PER_PART = 8
+_ROWS_PER_PART = 256
 
 Provenance = Mapping[str, Any]
 
@@ -93,15 +93,16 @@ def build_teacher_cache(
     _require_same_provenance(path, provenance)
     if not (path / TEACHER_INDEX).is_file():
         path.mkdir(parents=True, exist_ok=True)
-        batches = list(length_sorted_batches([len(row.input_ids) for row in rows], batch_size))
-        parts = [batches[i : i + _BATCHES_PER_PART] for i in range(0, len(batches), _BATCHES_PER_PART)]
+        parts = list(length_sorted_batches([len(row.input_ids) for row in rows], _ROWS_PER_PART))
         header = {"provenance": json.dumps(provenance, sort_keys=True)}
         mine = range(state.process_index, len(parts), state.num_processes)
         bar = tqdm(total=len(mine), desc="Caching teacher states", unit="part", disable=not state.is_main_process)
         with without_dropout(model), bar:
             for number in mine:
                 if not (path / teacher_part(number)).is_file():
-                    states = [tap.forward_rows(model, ReplayBatch.of(rows, b, device)).cpu() for b in parts[number]]
+                    part = parts[number]
+                    batches = [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+                    states = [tap.forward_rows(model, ReplayBatch.of(rows, b, device)).cpu() for b in batches]
                     write_tensors(path / teacher_part(number), {"states": torch.cat(states)}, header)
                 bar.update()
         state.wait_for_everyone()
@@ -129,10 +130,8 @@ def download_teacher_cache(source: RemoteName, provenance: Provenance) -> Teache
     return TeacherCache(folder)
 
 
-def _write_index(
-    folder: Path, parts: list[list[list[int]]], rows: Sequence[TokenizedRow], provenance: Provenance
-) -> None:
-    table = [[[row, rows[row].supervised_tokens] for batch in part for row in batch] for part in parts]
+def _write_index(folder: Path, parts: list[list[int]], rows: Sequence[TokenizedRow], provenance: Provenance) -> None:
+    table = [[[row, rows[row].supervised_tokens] for row in part] for part in parts]
     write_text(folder / TEACHER_INDEX, json.dumps({"provenance": dict(provenance), "parts": table}))
 
 

@@ -10,7 +10,7 @@ import safe_sft.importance.partial as partial_module
 from safe_sft.file_names import IMPORTANCE_FILE
 from safe_sft.importance import Importance, anchor_space, build_importance, load_importance
 from safe_sft.importance.file import mean_importance
-from safe_sft.importance.fingerprint import model_fingerprint
+from safe_sft.importance.fingerprint import _stride, model_fingerprint
 from safe_sft.importance.partial import PartialSums
 from tests.conftest import make_model, make_tokenizer
 from tests.importance.helpers import lora_model, token_rows
@@ -158,7 +158,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("space", ["adapter", "weight"])
 def test_a_stopped_estimation_goes_on_where_it_was(tmp_path, monkeypatch, space):
     expected = build(lora_model(trained=True, dtype=torch.float32), space).tensors
-    monkeypatch.setattr(PartialSums.__init__, "__defaults__", (1,))
+    monkeypatch.setattr(PartialSums.__init__, "__defaults__", (0.0,))
     real = partial_module.write_tensors
 
     def killed_after_two(path, tensors, metadata):
@@ -178,7 +178,7 @@ def test_a_stopped_estimation_goes_on_where_it_was(tmp_path, monkeypatch, space)
 
 def test_sums_of_another_request_are_not_taken_up(tmp_path):
     sums = {"w": torch.ones(2)}
-    PartialSums(tmp_path / "p.safetensors", "one", every=1).step(sums, 3)
+    PartialSums(tmp_path / "p.safetensors", "one", seconds=0).step(sums, 3)
     other = {"w": torch.zeros(2)}
     assert PartialSums(tmp_path / "p.safetensors", "two").load(other) == 0
     assert not other["w"].any()
@@ -200,3 +200,37 @@ def test_packed_weights_are_not_compared_however_they_are_stored(tmp_path, stora
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_storage=storage)
     model = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=nf4)
     assert model_fingerprint(model, {})["matrices"] is None
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path = build().save(tmp_path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"is damaged .* Copy it again, or compute it anew"):
+        Importance.load(tmp_path)
+
+
+def test_a_fingerprint_sees_every_row_of_an_embedding():
+    model = make_model()
+    before = model_fingerprint(model, {})
+    with torch.no_grad():
+        model.get_input_embeddings().weight[-3, 5] += 1
+    after = model_fingerprint(model, {})
+    assert before["vectors"] != after["vectors"]
+    assert before["matrices"] == after["matrices"]
+
+
+@pytest.mark.parametrize("width", [256, 300, 1])
+def test_samples_are_of_many_columns(width):
+    tensor = torch.zeros(4096, width)
+    columns = {i * _stride(tensor) % width for i in range(64)}
+    assert len(columns) == min(64, width)
+
+
+def test_an_adapter_of_another_scaling_is_another():
+    model = lora_model(trained=True, dtype=torch.float32)
+    space = anchor_space(model, "weight")
+    before = model_fingerprint(model, space.anchors())
+    for layer in model.modules():
+        if hasattr(layer, "lora_A"):
+            layer.scaling["default"] *= 4
+    assert model_fingerprint(model, space.anchors())["adapter"] != before["adapter"]

@@ -37,6 +37,7 @@ def setup(model, **fields) -> Preparation:
         "importance_estimator": "empirical",
         "importance_normalization": "none",
         "importance_path": None,
+        "gradient_checkpointing": False,
         "per_device_train_batch_size": 2,
         "seed": 0,
     }

@@ -8,13 +8,14 @@ import sys
 
 import pytest
 import torch
+from peft import get_peft_model
 from safetensors import safe_open
 
 from safe_sft.data import TokenizedRow
 from safe_sft.file_names import TEACHER_INDEX, teacher_part
 from safe_sft.modeling import backbone
-from safe_sft.replay import HiddenStateTap, ReplayBatch, TeacherCache, build_teacher_cache, cache
-from tests.conftest import logged, make_model, make_trainer, safety_rows, trained_weights
+from safe_sft.replay import CachedTeacher, HiddenStateTap, ReplayBatch, TeacherCache, build_teacher_cache, cache
+from tests.conftest import logged, lora, make_model, make_trainer, safety_rows, trained_weights
 
 ROWS = [TokenizedRow([1, *range(10, 12 + i)], [-100, *range(10, 12 + i)]) for i in range(40)]
 WHO = {"model": "tiny", "rows": "abc"}
@@ -22,13 +23,13 @@ WHO = {"model": "tiny", "rows": "abc"}
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(cache, "_BATCHES_PER_PART", 2)
+    monkeypatch.setattr(cache, "_ROWS_PER_PART", 8)
 
 
-def build(folder, model=None, provenance=WHO) -> TeacherCache:
+def build(folder, model=None, provenance=WHO, batch_size=4) -> TeacherCache:
     model = model or make_model()
     tap = HiddenStateTap(backbone(model), pad_token_id=0)
-    return build_teacher_cache(folder, tap, model, ROWS, provenance, batch_size=4, device=torch.device("cpu"))
+    return build_teacher_cache(folder, tap, model, ROWS, provenance, batch_size=batch_size, device=torch.device("cpu"))
 
 
 def test_states_are_those_of_each_row_alone(tmp_path):
@@ -63,6 +64,16 @@ def test_a_killed_build_goes_on_and_ends_the_same(tmp_path, monkeypatch):
     assert names == sorted(file.name for file in (tmp_path / "parts").iterdir())
     for name in names:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+def test_a_build_that_goes_on_in_smaller_batches_gives_each_row_its_states(tmp_path):
+    whole = build(tmp_path / "whole")
+    build(tmp_path / "parts")
+    for name in (TEACHER_INDEX, teacher_part(3), teacher_part(4)):
+        (tmp_path / "parts" / name).unlink()
+    parts = build(tmp_path / "parts", batch_size=3)
+    for row in range(len(ROWS)):
+        torch.testing.assert_close(parts.rows([row]), whole.rows([row]))
 
 
 def test_another_models_cache_is_refused_complete_or_not(tmp_path):
@@ -138,3 +149,14 @@ def test_states_are_stored_as_they_are_computed_and_nothing_else_is(tmp_path, dt
     # Beside the states: a header a part, and the index.
     assert sum(file.stat().st_size for file in files) - states_bytes < 512 * len(files)
     assert (tmp_path / TEACHER_INDEX).stat().st_size < 16 * len(ROWS) + 256
+
+
+def test_base_weights_trained_beside_an_adapter_have_a_cached_teacher(tmp_path):
+    """With the adapter switched off, they would still be the tuned ones."""
+    model = get_peft_model(make_model(attention_bias=True), lora(bias="all"))
+    trainer = make_trainer(tmp_path, model=model, peft=None)
+    assert isinstance(trainer.teacher, CachedTeacher)
+    with pytest.raises(ValueError, match=r"tuned in full or beside its adapter.*`teacher: cached`"):
+        make_trainer(tmp_path, model=model, peft=None, teacher="online")
+    with pytest.raises(ValueError, match=r"base weights trained beside it.*choose `der`"):
+        make_trainer(tmp_path, "lwf", model=model, peft=None)
