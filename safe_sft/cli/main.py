@@ -5,6 +5,7 @@ import sys
 from importlib import import_module
 
 from .. import __version__
+from .processes import ends_processes
 
 COMMANDS = {
     "init": "write a commented recipe for a model, a data set and a GPU",
@@ -38,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@ends_processes
 def main(argv: list[str] | None = None) -> int:
     """Run `safe-sft` with `argv` (the process's own by default); returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv

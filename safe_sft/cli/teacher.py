@@ -5,9 +5,11 @@ Takes what `safe-sft train` takes. Run it on the same number of processes or ano
 
 import sys
 
+from .processes import ends_processes
 from .train import one_line_errors, parse
 
 
+@ends_processes
 def main(argv: list[str] | None = None) -> int:
     """Entry point, also of `python -m safe_sft.cli.teacher`; returns the exit status."""
     from ..training import build_teacher

@@ -19,6 +19,7 @@ from trl import DatasetMixtureConfig, ModelConfig, TrlParser
 from ..arguments import SafeScriptArguments
 from ..config import SafeSFTConfig
 from ..recipes import read_recipe, resolved_recipe, split_recipe
+from .processes import ends_processes
 
 Arguments = tuple[SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtureConfig]
 
@@ -51,6 +52,7 @@ def parse(argv: list[str], command: str = "train") -> Arguments:
         return make_parser(command).parse_args_and_config(arguments)  # type: ignore[return-value]
 
 
+@ends_processes
 def main(argv: list[str] | None = None) -> int:
     """Entry point, also of `python -m safe_sft.cli.train`; returns the exit status."""
     from ..remote import HubError

@@ -145,3 +145,4 @@ if __name__ == "__main__" and sys.argv[1] == "compare":
     compare(*sys.argv[2:])
 elif __name__ == "__main__":
     main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    PartialState().destroy_process_group()

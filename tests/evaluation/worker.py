@@ -33,3 +33,4 @@ def main(out: str, store: str) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], sys.argv[2])
+    PartialState().destroy_process_group()
