@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 
 from safe_sft import SafeSFTConfig, SafeSFTTrainer
 from safe_sft.demo.model import CHAT_TEMPLATE
@@ -71,6 +71,19 @@ def lora(**overrides) -> LoraConfig:
     """A LoRA on all linear layers of the backbone, without dropout."""
     return LoraConfig(
         **{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **overrides}
+    )
+
+
+def nf4(**overrides) -> BitsAndBytesConfig:
+    """NF4 with double quantisation, computed in float32."""
+    return BitsAndBytesConfig(
+        **{
+            "load_in_4bit": True,
+            "bnb_4bit_quant_type": "nf4",
+            "bnb_4bit_use_double_quant": True,
+            "bnb_4bit_compute_dtype": torch.float32,
+            **overrides,
+        }
     )
 
 

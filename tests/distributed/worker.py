@@ -18,7 +18,6 @@ import torch
 from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
-from transformers import BitsAndBytesConfig
 
 from safe_sft.methods import method_classes
 from safe_sft.sharding import gathered, whole
@@ -28,6 +27,7 @@ from tests.conftest import (
     make_tokenizer,
     make_trainer,
     move_off_the_anchor,
+    nf4,
     relative_difference,
     trained_weights,
 )
@@ -78,14 +78,7 @@ def in_4_bit() -> dict:
     folder = tempfile.mkdtemp()
     make_model(hidden_size=64, intermediate_size=128).save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32,
-        bnb_4bit_quant_storage=torch.float32,
-    )
-    return {"model": folder, "quantization_config": quantization}
+    return {"model": folder, "quantization_config": nf4(bnb_4bit_quant_storage=torch.float32)}
 
 
 def run(method: str, ranks: int, **config) -> dict:
@@ -145,4 +138,5 @@ if __name__ == "__main__" and sys.argv[1] == "compare":
     compare(*sys.argv[2:])
 elif __name__ == "__main__":
     main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    PartialState().wait_for_everyone()
     PartialState().destroy_process_group()

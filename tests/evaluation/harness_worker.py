@@ -55,4 +55,5 @@ def main(out: str) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1])
+    PartialState().wait_for_everyone()
     PartialState().destroy_process_group()

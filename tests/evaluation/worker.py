@@ -33,4 +33,5 @@ def main(out: str, store: str) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1], sys.argv[2])
+    PartialState().wait_for_everyone()
     PartialState().destroy_process_group()

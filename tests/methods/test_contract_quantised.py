@@ -5,8 +5,6 @@ every method trains shows that none of its passes before training is in that mod
 """
 
 import pytest
-import torch
-from transformers import BitsAndBytesConfig
 from trl import SFTTrainer
 
 from safe_sft import SafeSFTTrainer
@@ -18,6 +16,7 @@ from tests.conftest import (
     make_tokenizer,
     make_trainer,
     move_off_the_anchor,
+    nf4,
     relative_difference,
 )
 from tests.methods.test_contract import ALL, REPLAYING, ZERO_AT_ANCHOR, join, replayed, update
@@ -32,13 +31,7 @@ def folder(tmp_path_factory) -> str:
 
 
 def make(tmp_path, method, model, **settings):
-    quantization = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32,
-    )
-    trainer = make_trainer(tmp_path, method, model=model, quantization_config=quantization, **settings)
+    trainer = make_trainer(tmp_path, method, model=model, quantization_config=nf4(), **settings)
     assert "Linear4bit" in {type(module).__name__ for module in trainer.model.modules()}
     return trainer
 
