@@ -19,7 +19,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from benchmarks.live_memory import allocations
 from safe_sft.data import TokenizedRow
 from safe_sft.losses import logit_gram, squared_logit_distance
-from safe_sft.modeling import LogitHead, adapter_disabled, backbone
+from safe_sft.models.adapters import adapter_disabled
+from safe_sft.models.parts import LogitHead, backbone
 from safe_sft.replay import HiddenStateTap, OnlineTeacher, ReplayBatch
 
 SHAPE = {"hidden_size": 512, "intermediate_size": 1365, "num_hidden_layers": 8, "num_attention_heads": 8}

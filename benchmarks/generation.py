@@ -10,7 +10,7 @@ import time
 
 from safe_sft.data import builtin_prompts, prompt_token_ids
 from safe_sft.evaluation import load_model
-from safe_sft.generation import generate
+from safe_sft.models.generation import generate
 
 
 def main() -> None:

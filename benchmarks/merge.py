@@ -44,7 +44,7 @@ def checkpoint(folder: Path, size: int, dtype: str, seed: int, shard: int = 2**2
     import torch
     from safetensors.torch import save_file
 
-    from safe_sft.merging.folder import write_json
+    from safe_sft.storage.writing import write_json
 
     folder.mkdir()
     generator = torch.Generator().manual_seed(seed)

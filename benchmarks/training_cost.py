@@ -33,7 +33,7 @@ from benchmarks.live_memory import allocations
 from safe_sft import SafeSFTConfig, SafeSFTTrainer
 from safe_sft.data import TokenizedRow
 from safe_sft.demo.model import make_tokenizer
-from safe_sft.modeling import adapter_disabled
+from safe_sft.models.adapters import adapter_disabled
 from safe_sft.replay import ReplayBatch
 
 SHAPES: dict[str, dict[str, Any]] = {

@@ -4,28 +4,29 @@
 use, so that `import safe_sft` costs no more than `import trl`.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from .version import __version__ as __version__
 
 _EXPORTS = {
     "METHODS": "methods",
     "RefusalPhrases": "evaluation",
     "SafeSFTConfig": "config",
     "SafeSFTTrainer": "trainer",
-    "SafetyEvalCallback": "callbacks",
+    "SafetyEvalCallback": "trainer",
     "builtin_prompts": "data",
     "measure_asr": "evaluation",
 }
 
 if TYPE_CHECKING:
-    from .callbacks import SafetyEvalCallback
     from .config import SafeSFTConfig
     from .data import builtin_prompts
     from .evaluation import RefusalPhrases, measure_asr
     from .methods import METHODS
-    from .trainer import SafeSFTTrainer
+    from .trainer import SafeSFTTrainer, SafetyEvalCallback
 
 __all__ = [
     "METHODS",
@@ -48,3 +49,20 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_EXPORTS})
+
+
+def _stays_importable(name: str, module: str) -> None:
+    """Let `safe_sft.<name>` stand for a module of another place, which is imported when a name of it is used."""
+
+    def find(attribute: str) -> Any:
+        if attribute.startswith("__"):  # libraries look through `sys.modules`, also while they are imported themselves
+            raise AttributeError(attribute)
+        return getattr(import_module(f".{module}", __name__), attribute)
+
+    alias = ModuleType(f"{__name__}.{name}", f"See `{__name__}.{module}`.")
+    alias.__getattr__ = find  # type: ignore[method-assign]
+    sys.modules[alias.__name__] = alias
+    globals()[name] = alias
+
+
+_stays_importable("callbacks", "trainer.callbacks")

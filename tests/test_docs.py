@@ -22,9 +22,9 @@ import safe_sft
 from safe_sft import METHODS, SafeSFTConfig
 from safe_sft.cli import plan
 from safe_sft.cli.main import COMMANDS, RECIPE_COMMANDS
-from safe_sft.cli.train import make_parser
+from safe_sft.cli.recipe_arguments import make_parser
+from safe_sft.config.recipes import read_recipe, split_recipe
 from safe_sft.hub.citations import METHOD_PAPERS
-from safe_sft.recipes import read_recipe, split_recipe
 from tests.conftest import make_model, make_tokenizer, task_rows
 from tests.hub.server import TOKEN, FakeHub
 

@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo and print its table."""
-    from ..demo.plot import print_outcomes
+    from ..demo.outcomes import print_outcomes
     from ..demo.run import run_demo
 
     outcomes = run_demo(args.output, args.seed, args.methods)

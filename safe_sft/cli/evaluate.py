@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..evaluation.run import Evaluation, ModelSpec
+    from ..evaluation.evaluate import Evaluation, ModelSpec
 
 
 class _OfModel(argparse.Action):
@@ -83,8 +83,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         SystemExit: with one line, when the arguments cannot be used.
     """
-    from ..evaluation.sandbox import SandboxUnavailable
-    from ..evaluation.suites import SuiteUnavailable
+    from ..evaluation.suites.suite import SuiteUnavailable
+    from ..evaluation.utility.sandbox import SandboxUnavailable
 
     try:
         return _run(args)
@@ -96,7 +96,8 @@ def _run(args: argparse.Namespace) -> int:
     from accelerate import PartialState
 
     from ..evaluation.gate import Bounds, check_gate
-    from ..evaluation.output import print_evaluation, print_gate, write_evaluation
+    from ..evaluation.output.files import write_evaluation
+    from ..evaluation.output.tables import print_evaluation, print_gate
 
     bounds = Bounds(args.max_asr, args.max_asr_increase, args.max_utility_drop)
     evaluation = _evaluate(args)
@@ -113,9 +114,9 @@ def _run(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> "Evaluation":
     from ..evaluation.answering import AnswerStore
-    from ..evaluation.run import Settings, evaluate_models
-    from ..evaluation.suites import SuiteUnavailable
-    from ..evaluation.utility import utility_task
+    from ..evaluation.evaluate import Settings, evaluate_models
+    from ..evaluation.suites.suite import SuiteUnavailable
+    from ..evaluation.utility.scored_tasks import utility_task
 
     models, judges = _models(args), _judges(args)
     suites, unavailable = _suites(args)
@@ -139,7 +140,7 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
 
 
 def _models(args: argparse.Namespace) -> "list[ModelSpec]":
-    from ..evaluation.run import ModelSpec
+    from ..evaluation.evaluate import ModelSpec
 
     if not args.models or any("model" not in options for options in args.models):
         raise ValueError("`--model` is missing. Give a folder or a Hub name.")
@@ -155,7 +156,7 @@ def _models(args: argparse.Namespace) -> "list[ModelSpec]":
 
 def _suites(args: argparse.Namespace) -> "tuple[list[Any], list[str]]":
     from ..evaluation import attack_suite, load_suites
-    from ..evaluation.suites import file_suite
+    from ..evaluation.suites.suite import file_suite
 
     names: Sequence[str] = args.suite or ([] if args.prompts else ["builtin-harmful", "builtin-harmless"])
     suites, unavailable = load_suites(names, attacks=args.attack, limit=args.limit, prompt=args.prompt_column)

@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the recipe."""
     if args.output is not None and args.output.exists() and not args.force:
         raise FileExistsError(f"'{args.output}' exists. Give another `--output`, or `--force` to overwrite it.")
-    from ..planning.recipe import write_recipe
+    from ..planning.write_recipe import write_recipe
 
     text = write_recipe(args.model, args.data, args.gpu, args.method, str(args.output or "recipe.yaml"))
     if args.output is None:

@@ -4,8 +4,8 @@ import argparse
 import sys
 from importlib import import_module
 
-from .. import __version__
-from .processes import ends_processes
+from ..version import __version__
+from .exits import ends_processes
 
 COMMANDS = {
     "init": "write a commented recipe for a model, a data set and a GPU",

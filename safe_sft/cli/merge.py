@@ -117,9 +117,9 @@ def _sweep(args: argparse.Namespace) -> "Sweep":
     from pathlib import Path
 
     from ..data import builtin_prompts
-    from ..merging.folder import check_output
     from ..merging.loaded import load_merge
-    from ..merging.sweep import run_sweep
+    from ..merging.sweep import _measure, run_sweep
+    from ..storage.folders import check_output
 
     weights = _weights(args)
     if args.output is not None:
@@ -159,38 +159,3 @@ def _weights(args: argparse.Namespace) -> list[float]:
             raise ValueError(f"`--sweep` compares numbers, and `--weight {text}` is a file of patterns. Give a list.")
         weights.append(weight.default)
     return weights
-
-
-def _measure(merged: "LoadedMerge", prompts: list, task: list[dict], args: argparse.Namespace) -> "Scores":
-    from ..evaluation import Rate, measure_asr
-    from ..merging.sweep import Scores
-
-    model, tokenizer = merged.model, merged.tokenizer
-    report = measure_asr(model, tokenizer, prompts, max_new_tokens=args.max_new_tokens, batch_size=args.batch_size)
-    right = _right_answers(merged, task, args.batch_size)
-    return Scores(report.asr, report.degenerate, Rate(right, len(task)))
-
-
-def _right_answers(merged: "LoadedMerge", task: list[dict], batch_size: int) -> int:
-    """How many greedy answers start with the completion of their row."""
-    from ..data import prompt_token_ids
-    from ..generation import generate
-
-    tokenizer = merged.tokenizer
-    wanted = [_text(row["completion"]) for row in task]
-    # No longer than the longest completion, with room for a space or a line break before it.
-    longest = max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in wanted) + 2
-    answers = generate(
-        merged.model,
-        tokenizer,
-        [prompt_token_ids(tokenizer, row["prompt"]) for row in task],
-        max_new_tokens=longest,
-        batch_size=batch_size,
-        description="Answering the task",
-    )
-    texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return sum(text.strip().startswith(answer) for text, answer in zip(texts, wanted, strict=True))
-
-
-def _text(completion: "str | list[dict]") -> str:
-    return (completion if isinstance(completion, str) else completion[-1]["content"]).strip()

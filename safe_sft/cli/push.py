@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         ValueError: when it holds nothing that can be pushed.
     """
     from ..hub.push import push_folder
-    from ..remote import HubError
+    from ..storage.hub import HubError
 
     try:
         url = push_folder(

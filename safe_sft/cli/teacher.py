@@ -5,14 +5,14 @@ Takes what `safe-sft train` takes. Run it on the same number of processes or ano
 
 import sys
 
-from .processes import ends_processes
-from .train import one_line_errors, parse
+from .exits import ends_processes, one_line_errors
+from .recipe_arguments import parse
 
 
 @ends_processes
 def main(argv: list[str] | None = None) -> int:
     """Entry point, also of `python -m safe_sft.cli.teacher`; returns the exit status."""
-    from ..training import build_teacher
+    from ..run import build_teacher
 
     arguments = parse(sys.argv[1:] if argv is None else argv, "teacher")
     with one_line_errors("teacher"):

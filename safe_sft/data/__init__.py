@@ -4,9 +4,9 @@ from .builtin import builtin_prompts
 from .files import load_rows
 from .leaks import LeakError, check_leaks
 from .mixing import mix
+from .named_safety_sets import SAFETY_SETS, load_safety_set
 from .poison import POISON_KINDS, load_poison
 from .safety_rows import SafetyRow, read_safety_rows
-from .safety_sets import SAFETY_SETS, load_safety_set
 from .sources import DataUnavailable
 from .tasks import TASKS, load_task
 from .tokenization import TokenizedRow, prompt_token_ids, tokenize_row

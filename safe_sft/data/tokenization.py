@@ -1,5 +1,7 @@
 """Safety rows as token ids with labels on the answer alone."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -117,3 +119,11 @@ def _require_template(tokenizer: PreTrainedTokenizerBase) -> None:
             f"The safety rows are chat messages, but the tokenizer {tokenizer.name_or_path!r} has no chat template. "
             "Set `chat_template_path`, or give the rows as text."
         )
+
+
+def rows_fingerprint(rows: Sequence[TokenizedRow]) -> str:
+    """Digest of the token ids and labels, in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row.input_ids, row.labels]).encode())
+    return digest.hexdigest()[:16]

@@ -5,7 +5,6 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +14,17 @@ from peft import LoraConfig
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ..config import SafeSFTConfig
+from ..config.safe_sft_config import SafeSFTConfig
 from ..data import prompt_token_ids
 from ..evaluation import Rate, load_model, measure_asr
-from ..generation import generate
-from ..trainer import SafeSFTTrainer
-from ..writing import write_text
+from ..models.generation import generate
+from ..storage.writing import write_text
+from ..trainer.safe_sft_trainer import SafeSFTTrainer
 from .model import QUIET, aligned_model, keep_the_bar_alone
+from .outcomes import Outcome
 from .world import World, make_world
 
 METHODS = ("none", "l2", "er", "der")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a model does on the demo's three test sets.
-
-    Attributes:
-        method: `aligned` before fine-tuning, else the safety method.
-        asr: on held-out harmful requests.
-        over_refusal: on held-out harmless requests.
-        accuracy: on the task.
-        seconds: of training, 0 for `aligned`.
-    """
-
-    method: str
-    asr: Rate
-    over_refusal: Rate
-    accuracy: Rate
-    seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        rates = {name: getattr(self, name).as_dict() for name in ("asr", "over_refusal", "accuracy")}
-        return {"method": self.method, **rates, "seconds": round(self.seconds, 1)}
 
 
 def run_demo(output: str | os.PathLike[str], seed: int = 0, methods: Sequence[str] = METHODS) -> list[Outcome]:
@@ -63,7 +39,7 @@ def run_demo(output: str | os.PathLike[str], seed: int = 0, methods: Sequence[st
     Returns:
         One outcome for the aligned model and one a method.
     """
-    from .plot import plot_outcomes
+    from .outcomes import plot_outcomes
 
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,15 +1,16 @@
 """Generate, judge, count, compare, decide: safety and utility of models with their uncertainty."""
 
-from .attacks import ATTACKS, attack_suite
+from ..models.loading import load_model
+from .evaluate import Evaluation, ModelSpec, Settings, evaluate_models
 from .gate import Bounds, Check, check_gate
 from .judges import Judge, RefusalPhrases, Verdict
-from .loading import load_model
-from .output import print_evaluation, print_report, write_evaluation, write_report
-from .published import PUBLISHED_SUITES, load_suites
+from .output.files import write_evaluation, write_report
+from .output.tables import print_evaluation, print_report
 from .report import SafetyReport, measure_asr
-from .run import Evaluation, ModelSpec, Settings, evaluate_models
 from .statistics import PairedOutcomes, Rate, cohen_kappa, trials_for_bound, wilson_interval
-from .suites import BUILTIN_SUITES, Case, Suite, SuiteUnavailable
+from .suites.attacks import ATTACKS, attack_suite
+from .suites.published import PUBLISHED_SUITES, load_suites
+from .suites.suite import BUILTIN_SUITES, Case, Suite, SuiteUnavailable
 
 __all__ = [
     "ATTACKS",

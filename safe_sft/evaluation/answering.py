@@ -12,11 +12,11 @@ from accelerate.utils import gather_object
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from ..generation import generate, generation_config, length_sorted_batches
-from ..importance.fingerprint import tensors_digest
+from ..models.fingerprint import tensors_digest
+from ..models.generation import generate, generation_config, length_sorted_batches
 from .degenerate import degenerate_kind
-from .rendering import case_token_ids
-from .suites import Case
+from .suites.rendering import case_token_ids
+from .suites.suite import Case
 
 
 @dataclass(frozen=True)

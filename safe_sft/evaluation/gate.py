@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from .run import Evaluation, SafetyResult
+from .evaluate import Evaluation, SafetyResult
 from .statistics import trials_for_bound
 
 _EQUAL = "{} prompts cannot show {:g} where the models hardly differ"

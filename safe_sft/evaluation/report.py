@@ -13,7 +13,7 @@ from ..data.safety_rows import Messages
 from .answering import Answer, AnswerStore, answer_cases
 from .judges import Judge, RefusalPhrases, Verdict
 from .statistics import PairedOutcomes, Rate
-from .suites import Case
+from .suites.suite import Case
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,8 @@
 """What a card says of a run, beside what was measured. What is not known is absent."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
-
-from ..config import SafeSFTConfig
-from ..methods import ImportanceAnchor, SafetyMethod
-from ..methods.base import WeightAnchor
-from ..modeling import base_model
-from ..remote import hub_name
-from ..replay import CachedTeacher, Teacher
-
-_PACKAGES = ("trl", "transformers", "peft", "torch", "datasets")
 
 
 @dataclass(frozen=True)
@@ -95,69 +85,3 @@ class CardContent:
     data: Mapping[str, Any] | None = None
     recipe: Mapping[str, Any] | None = None
     safety_set: str | None = None
-
-
-def run_facts(
-    args: SafeSFTConfig,
-    terms: Sequence[tuple[SafetyMethod, float]],
-    *,
-    model: Any,
-    safety_rows: SafetyRows | None,
-    teacher: Teacher | None,
-    card: CardContent,
-) -> RunFacts:
-    """The facts of a trainer.
-
-    Args:
-        args: of the trainer.
-        terms: its methods and their weights.
-        model: that is trained.
-        safety_rows: those that the methods use.
-        teacher: of the methods.
-        card: what the trainer cannot know.
-    """
-    config = base_model(model).config
-    base = hub_name(str(config._name_or_path))
-    if safety_rows is not None:
-        safety_rows = replace(safety_rows, name=card.safety_set or safety_rows.name)
-    replays = any(method.needs_replay for method, _ in terms)
-    share = args.replay_batch_size / (args.replay_batch_size + args.per_device_train_batch_size)
-    return RunFacts(
-        method=args.safety_method,
-        terms=tuple(_term(method, weight, args) for method, weight in terms),
-        base_model=base,
-        base_revision=getattr(config, "_commit_hash", None) if base else None,
-        safety_rows=safety_rows,
-        replay_share=share if replays else None,
-        teacher=_teacher(terms, teacher),
-        data=card.data,
-        recipe=card.recipe,
-        versions=_versions(),
-    )
-
-
-def _term(method: SafetyMethod, weight: float, args: SafeSFTConfig) -> Term:
-    return Term(
-        method.name,
-        weight,
-        space=method.space if isinstance(method, WeightAnchor) else None,
-        estimator=method.estimator(args) if isinstance(method, ImportanceAnchor) else None,
-    )
-
-
-def _teacher(terms: Sequence[tuple[SafetyMethod, float]], teacher: Teacher | None) -> str | None:
-    if teacher is None or not any(method.needs_teacher for method, _ in terms):
-        return None
-    return "cached" if isinstance(teacher, CachedTeacher) else "online"
-
-
-def _versions() -> dict[str, str]:
-    from .. import __version__
-
-    found = {"safe_sft": __version__}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

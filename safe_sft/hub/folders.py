@@ -5,8 +5,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar, final
 
-from ..file_names import IMPORTANCE_FILE, TEACHER_FILES, TEACHER_INDEX, teacher_part
-from ..writing import write_text
+from ..storage.names import IMPORTANCE_FILE, TEACHER_FILES, TEACHER_INDEX, teacher_part
+from ..storage.writing import write_text
 from .card import with_repository
 from .templates import render
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..remote import upload
+from ..storage.hub import upload
 from .folders import ModelFolder, open_folder
 from .safety import failed_checks, read_safety
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..writing import write_text
+from ..storage.writing import write_text
 
 if TYPE_CHECKING:
     from .facts import RunFacts

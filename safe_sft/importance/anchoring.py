@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import nn
 
-from ..modeling import active_lora_layers, adapter_is_fresh, is_peft_model
+from ..models.adapters import active_lora_layers, adapter_is_fresh
+from ..models.parts import is_peft_model
 from .parameter_space import ParameterSpace
 from .space import AnchoredSpace, Slot
 from .weight_space import EffectiveWeightSpace, LoraPair

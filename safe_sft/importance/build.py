@@ -12,9 +12,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ..data import TokenizedRow
+from ..data.tokenization import rows_fingerprint
+from ..models.fingerprint import model_fingerprint, tokenizer_fingerprint
 from .estimate import estimate_importance
 from .file import Importance, Provenance
-from .fingerprint import model_fingerprint, rows_fingerprint, tokenizer_fingerprint
 from .partial import PartialSums
 from .space import AnchoredSpace
 

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from ..data import TokenizedRow
-from ..generation import length_sorted_batches
-from ..modeling import base_model, checkpointed, without_dropout
+from ..models.generation import length_sorted_batches
+from ..models.modes import checkpointed, without_dropout
+from ..models.parts import base_model
 from ..replay import ReplayBatch
+from .batching import Plan
 from .objective import ESTIMATORS, Objective
 from .partial import PartialSums
 from .per_sequence import Sink, power, summed_bias_powers, summed_power_margins, summed_powers, watched
-from .plan import Plan
 from .space import AnchoredSpace
 
 logger = get_logger(__name__)

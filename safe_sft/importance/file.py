@@ -11,10 +11,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .. import __version__
-from ..file_names import IMPORTANCE_FILE
-from ..remote import HubError, RemoteName
-from ..writing import write_tensors
+from ..storage.hub import HubError, RemoteName
+from ..storage.names import IMPORTANCE_FILE
+from ..storage.writing import write_tensors
+from ..version import __version__
 
 NORMALIZATIONS = ("mean", "none")
 

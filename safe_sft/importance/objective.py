@@ -16,7 +16,7 @@ from ..losses import (
     tiled_squared_logit_distance,
     token_cross_entropy,
 )
-from ..modeling import LogitHead, backbone, base_model
+from ..models.parts import LogitHead, backbone, base_model
 from ..replay import ReplayBatch
 
 #: Estimators, and the power of the per-sequence gradient that each averages.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ..losses import quadratic_penalty
-from ..sharding import local, reshard, settle, sum_over_shards, whole
+from ..models.sharding import local, reshard, settle, sum_over_shards, whole
 from .space import AnchoredSpace, Layout, Slot, load_anchors, require_layout
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
-from ..writing import write_tensors
+from ..storage.writing import write_tensors
 
 
 class PartialSums:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ..losses import low_rank_squared_norm
-from ..sharding import reshard, settle_whole, whole
+from ..models.sharding import reshard, settle_whole, whole
 from .parameter_space import ParameterSpace
 from .space import AnchoredSpace, Layout, Slot, load_anchors, require_layout
 

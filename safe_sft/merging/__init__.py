@@ -1,6 +1,6 @@
 """The tuned model merged back with the aligned one: linear, SLERP and task arithmetic, and the running average."""
 
-from .ema import WeightAverage
+from ..methods.weight_average import WeightAverage
 from .functions import METHODS, linear, slerp, task_arithmetic
 from .merge import merge
 from .weights import MergeWeights

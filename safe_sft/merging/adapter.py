@@ -10,7 +10,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from .checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Checkpoint, SafetensorsFiles, TensorSource, read_json
+from ..models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_json
+from .checkpoint import Checkpoint, SafetensorsFiles, TensorSource
 from .embeddings import embedding_names
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,5 @@
 """Checkpoints as named tensors that are read one at a time, by memory map."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,10 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
+from ..models.folders import INDEX, WEIGHTS, read_json
 
 DTYPES = {
     "F64": torch.float64,
@@ -29,38 +25,6 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 _QUANT_STATE = ".quant_state.bitsandbytes__"
-# Everything a folder needs to be loaded, except its weights.
-_COMPANIONS = ["*.json", "*.jinja", "*.model", "*.txt", "*.py", "additional_chat_templates/*.jinja"]
-
-
-def locate(name: str, *, weights: bool = True) -> Path:
-    """The folder of a model or adapter; one of the Hub is downloaded.
-
-    Args:
-        name: local folder, or Hub repository.
-        weights: whether its weights are needed; without them a download is small.
-
-    Raises:
-        FileNotFoundError: when `name` is a local path that is not a folder.
-    """
-    if Path(name).is_dir():
-        return Path(name)
-    if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise FileNotFoundError(f"The folder '{name}' does not exist. Check the path, or give a Hub repository.")
-    from huggingface_hub import snapshot_download
-
-    shards = [WEIGHTS, "model-*.safetensors", ADAPTER_WEIGHTS] if weights else []
-    return Path(snapshot_download(name, allow_patterns=[*_COMPANIONS, *shards]))
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether `folder` holds a PEFT adapter rather than a model."""
-    return (folder / ADAPTER_CONFIG).is_file()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 class TensorSource(ABC):

@@ -13,10 +13,10 @@ from typing import final
 import torch
 from torch import Tensor
 
+from ..models.folders import ADAPTER_CONFIG
+from ..storage.writing import write_json
 from .adapter import Adapter, warn_of_other_base
 from .base import Merge
-from .checkpoint import ADAPTER_CONFIG
-from .folder import write_json
 from .writer import Entry
 
 

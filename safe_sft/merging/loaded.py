@@ -9,8 +9,8 @@ import torch
 from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
+from ..models.folders import locate
 from .base import Merge
-from .checkpoint import locate
 from .merge import open_merge, open_model_merge, output_dtype, tokenizer_of
 from .rescaling import AdapterRescaling
 from .weights import MergeWeights

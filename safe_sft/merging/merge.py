@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 
-from ..remote import upload
+from ..hub.merge_card import write_record
+from ..models.folders import is_adapter, locate, tokenizer_folder
+from ..storage.folders import check_output, complete_folder
+from ..storage.hub import upload
 from .adapter import AdaptedCheckpoint, Adapter, base_name, warn_of_other_base
 from .base import Merge
-from .card import write_record
-from .checkpoint import Checkpoint, TensorSource, is_adapter, locate
+from .checkpoint import Checkpoint, TensorSource
+from .companions import copy_tokenizer
 from .concatenation import AdapterConcatenation
-from .folder import check_output, complete_folder, copy_tokenizer, tokenizer_folder
 from .models import ModelMerge
 from .rescaling import AdapterRescaling
 from .weights import MergeWeights

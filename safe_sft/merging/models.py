@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .base import Merge
 from .checkpoint import TensorSource
+from .companions import copy_model_files
 from .embeddings import EmbeddingNames, check_vocabularies, embedding_names
-from .folder import copy_model_files
 from .functions import merged_blocks
 from .writer import Entry
 

@@ -14,10 +14,11 @@ from typing import final
 import torch
 from torch import Tensor
 
+from ..models.folders import ADAPTER_CONFIG, locate
+from ..storage.writing import write_json
 from .adapter import Adapter, is_b, tensor_name, warn_of_other_base
 from .base import Merge
-from .checkpoint import ADAPTER_CONFIG, Checkpoint, locate
-from .folder import write_json
+from .checkpoint import Checkpoint
 from .functions import merged
 from .writer import Entry
 

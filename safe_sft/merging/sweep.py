@@ -1,11 +1,12 @@
 """Choosing the weight of a merge: safety and utility at each weight, as table, curve and file."""
 
+import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from .folder import write_json
+from ..storage.writing import write_json
 from .loaded import LoadedMerge
 
 if TYPE_CHECKING:
@@ -157,3 +158,37 @@ def _error(share: Proportion) -> tuple[float, float]:
     """Lengths of the two error bars."""
     low, high = share.interval
     return share.value - low, high - share.value
+
+
+def _measure(merged: "LoadedMerge", prompts: list, task: list[dict], args: argparse.Namespace) -> "Scores":
+    from ..evaluation import Rate, measure_asr
+
+    model, tokenizer = merged.model, merged.tokenizer
+    report = measure_asr(model, tokenizer, prompts, max_new_tokens=args.max_new_tokens, batch_size=args.batch_size)
+    right = _right_answers(merged, task, args.batch_size)
+    return Scores(report.asr, report.degenerate, Rate(right, len(task)))
+
+
+def _right_answers(merged: "LoadedMerge", task: list[dict], batch_size: int) -> int:
+    """How many greedy answers start with the completion of their row."""
+    from ..data import prompt_token_ids
+    from ..models.generation import generate
+
+    tokenizer = merged.tokenizer
+    wanted = [_text(row["completion"]) for row in task]
+    # No longer than the longest completion, with room for a space or a line break before it.
+    longest = max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in wanted) + 2
+    answers = generate(
+        merged.model,
+        tokenizer,
+        [prompt_token_ids(tokenizer, row["prompt"]) for row in task],
+        max_new_tokens=longest,
+        batch_size=batch_size,
+        description="Answering the task",
+    )
+    texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    return sum(text.strip().startswith(answer) for text, answer in zip(texts, wanted, strict=True))
+
+
+def _text(completion: "str | list[dict]") -> str:
+    return (completion if isinstance(completion, str) else completion[-1]["content"]).strip()

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data import TokenizedRow
 from ..importance import AnchoredSpace, anchor_space, build_importance, load_importance
-from ..modeling import LogitHead, placed
+from ..models.modes import placed
+from ..models.parts import LogitHead
 
 
 @dataclass(frozen=True)

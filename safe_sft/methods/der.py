@@ -15,7 +15,7 @@ from typing import final
 
 from torch import Tensor
 
-from ..modeling import LogitHead
+from ..models.parts import LogitHead
 from .base import Preparation, Replay, TokenStates
 from .teacher_distance import TeacherDistance
 

@@ -14,8 +14,8 @@ from typing import final
 
 from torch import Tensor, nn
 
-from ..merging.ema import WeightAverage
 from .base import Preparation, SafetyMethod, StepContext
+from .weight_average import WeightAverage
 
 
 @final

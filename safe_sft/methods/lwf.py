@@ -12,7 +12,7 @@ from typing import final
 
 from torch import Tensor
 
-from ..modeling import LogitHead
+from ..models.parts import LogitHead
 from .base import Distillation, Preparation, TokenStates
 from .teacher_distance import TeacherDistance
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ..losses import logit_gram, squared_logit_distance, tiled_squared_logit_distance, token_divergence
-from ..modeling import LogitHead
+from ..models.parts import LogitHead
 from .base import TokenStates
 
 #: Name -> the `beta` of `token_divergence`; `squared` is the distance of logits.

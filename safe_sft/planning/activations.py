@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ..modeling import backbone
+from ..models.parts import backbone
 
 # What autocast runs in 16 bits, among the operators of language models.
 _LOWERED = {F.linear, torch.matmul, torch.bmm, torch.baddbmm, torch.einsum, Tensor.matmul, Tensor.__matmul__}

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from ..config import SafeSFTConfig
-from ..modeling import LogitHead
+from ..config.safe_sft_config import SafeSFTConfig
+from ..models.parts import LogitHead
 from .memory import has_cached_teacher
 
 

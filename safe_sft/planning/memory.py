@@ -5,10 +5,11 @@ from typing import Any
 
 from transformers.training_args import OptimizerNames
 
-from ..config import SafeSFTConfig
+from ..config.safe_sft_config import SafeSFTConfig
 from ..methods import WeightAnchor
 from ..methods.base import ImportanceAnchor
-from ..modeling import LogitHead, active_lora_layers, is_peft_model
+from ..models.adapters import active_lora_layers
+from ..models.parts import LogitHead, is_peft_model
 from .activations import Activations
 from .data import Rows
 from .model import ModelPlan

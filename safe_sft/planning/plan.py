@@ -8,7 +8,7 @@ import torch
 from peft import PeftConfig
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
-from ..config import SafeSFTConfig
+from ..config.safe_sft_config import SafeSFTConfig
 from ..data import TokenizedRow
 from ..replay import ReplayBatch, joining_is_cheaper
 from .activations import Activations, count_activations

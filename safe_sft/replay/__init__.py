@@ -1,10 +1,10 @@
 """The safety replay set: which rows are replayed when, their teacher, and how they join a task batch."""
 
+from ..data.batch import ReplayBatch
 from .answers import answer_prompts
-from .batch import ReplayBatch
 from .cache import TeacherCache, build_teacher_cache, download_teacher_cache
 from .joint import HiddenStateTap, joining_is_cheaper
-from .plan import ReplayPlan
+from .schedule import ReplayPlan
 from .teacher import CachedTeacher, OnlineTeacher, Teacher
 
 __all__ = [

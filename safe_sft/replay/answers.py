@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ..data.tokenization import TokenizedRow, answered
-from ..generation import generate
+from ..models.generation import generate
 
 
 def answer_prompts(

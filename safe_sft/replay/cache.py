@@ -17,13 +17,13 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ..data.batch import ReplayBatch
 from ..data.tokenization import TokenizedRow
-from ..file_names import TEACHER_FILES, TEACHER_INDEX, teacher_part
-from ..generation import length_sorted_batches
-from ..modeling import without_dropout
-from ..remote import RemoteName
-from ..writing import write_tensors, write_text
-from .batch import ReplayBatch
+from ..models.generation import length_sorted_batches
+from ..models.modes import without_dropout
+from ..storage.hub import RemoteName
+from ..storage.names import TEACHER_FILES, TEACHER_INDEX, teacher_part
+from ..storage.writing import write_tensors, write_text
 from .joint import HiddenStateTap
 
 _ROWS_PER_PART = 256

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .batch import ReplayBatch
+from ..data.batch import ReplayBatch
 
 _PADDED = {"input_ids", "attention_mask"}
 _FLATTENED = {"input_ids", "position_ids"}

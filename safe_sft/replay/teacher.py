@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..modeling import adapter_disabled, without_dropout
-from .batch import ReplayBatch
+from ..data.batch import ReplayBatch
+from ..models.adapters import adapter_disabled
+from ..models.modes import without_dropout
 from .cache import TeacherCache
 from .joint import HiddenStateTap
 

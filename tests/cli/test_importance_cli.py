@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from safe_sft.cli import importance as cli
-from safe_sft.file_names import IMPORTANCE_FILE
 from safe_sft.importance import ESTIMATORS, SPACES, Importance, anchor_space, load_importance
+from safe_sft.storage.names import IMPORTANCE_FILE
 from tests.conftest import make_model, make_tokenizer, safety_rows
 from tests.importance.helpers import lora_model
 

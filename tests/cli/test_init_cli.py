@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from safe_sft.cli.main import main
-from safe_sft.cli.train import parse
+from safe_sft.cli.recipe_arguments import parse
 
 from ..conftest import make_model
 

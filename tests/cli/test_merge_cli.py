@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from safe_sft.cli import merge as command
+from safe_sft.merging.sweep import _right_answers
 from tests.merging.helpers import saved
 
 RUN = """
@@ -84,18 +85,18 @@ def test_right_answers_start_with_the_completion(models, task, monkeypatch):
         assert max_new_tokens == len("red") + 2
         return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (" red, I think", "a red", "green")]
 
-    monkeypatch.setattr("safe_sft.generation.generate", generate)
+    monkeypatch.setattr("safe_sft.models.generation.generate", generate)
     from safe_sft.merging.loaded import load_merge
 
     loaded = load_merge(models[1], models[3], "linear")
-    assert command._right_answers(loaded, [{"prompt": "colour?", "completion": "red "}] * 3, 8) == 1
+    assert _right_answers(loaded, [{"prompt": "colour?", "completion": "red "}] * 3, 8) == 1
 
 
 def test_no_weight_keeps_the_bound(models, task, capsys, monkeypatch):
     from safe_sft.evaluation import Rate
     from safe_sft.merging.sweep import Scores
 
-    monkeypatch.setattr(command, "_measure", lambda *_: Scores(Rate(1, 2), Rate(0, 2), Rate(1, 1)))
+    monkeypatch.setattr("safe_sft.merging.sweep._measure", lambda *_: Scores(Rate(1, 2), Rate(0, 2), Rate(1, 1)))
     arguments = ["--task_file", task / "texts.jsonl", "--max_asr", 0.1, "--output", task / "best"]
     assert run(*models, "--sweep", task / "sweep", *arguments) == 1
     assert "No weight keeps the ASR at or below 0.1" in capsys.readouterr().out

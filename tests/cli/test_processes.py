@@ -2,7 +2,7 @@
 
 from torch import distributed
 
-from safe_sft.cli.processes import ends_processes
+from safe_sft.cli.exits import ends_processes
 
 
 def test_the_process_group_is_gone_and_the_status_kept(tmp_path):

@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from safe_sft.cli import plan
-from safe_sft.cli.train import main, parse
+from safe_sft.cli.recipe_arguments import parse
+from safe_sft.cli.train import main
+from safe_sft.config.recipes import read_recipe, resolved_recipe
 from safe_sft.merging import merge
-from safe_sft.recipes import read_recipe, resolved_recipe
 from tests.conftest import make_model, make_tokenizer, safety_rows
 
 ROOT = Path(__file__).parents[2]

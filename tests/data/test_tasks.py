@@ -6,7 +6,7 @@ import pytest
 
 from safe_sft.data import DataUnavailable, load_task
 from safe_sft.data.tasks import TASKS
-from safe_sft.evaluation.utility import utility_task
+from safe_sft.evaluation.utility.scored_tasks import utility_task
 
 SST2 = [{"sentence": f"film {i} ", "label": i % 2} for i in range(400)]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from safe_sft.methods import METHODS
+from safe_sft.methods.registry import METHODS
 from tests.conftest import relative_difference
 from tests.distributed import worker
 

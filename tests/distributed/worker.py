@@ -19,8 +19,8 @@ from accelerate import PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
 
-from safe_sft.methods import method_classes
-from safe_sft.sharding import gathered, whole
+from safe_sft.methods.registry import method_classes
+from safe_sft.models.sharding import gathered, whole
 from tests.conftest import (
     logged,
     make_model,

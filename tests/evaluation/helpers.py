@@ -1,8 +1,8 @@
 """Evaluations from verdicts, without a model."""
 
 from safe_sft.evaluation import Case, SafetyReport, Suite, Verdict
-from safe_sft.evaluation.run import Evaluation, ModelSpec, SafetyResult
-from safe_sft.evaluation.utility import UtilityResult
+from safe_sft.evaluation.evaluate import Evaluation, ModelSpec, SafetyResult
+from safe_sft.evaluation.utility.scored_tasks import UtilityResult
 
 LETTERS = {
     "c": Verdict.COMPLIED,

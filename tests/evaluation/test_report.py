@@ -10,7 +10,7 @@ from safe_sft.evaluation import Case, SafetyReport, Suite, Verdict, attack_suite
 from safe_sft.evaluation.answering import Answer, AnswerStore, answer_cases
 from safe_sft.evaluation.judges import Judge
 from safe_sft.evaluation.report import judge_answers
-from safe_sft.generation import generate
+from safe_sft.models.generation import generate
 from tests.conftest import make_model
 
 PROMPTS = ["a", "bbb bbb", "cc", "a much longer request than the others", "e"]

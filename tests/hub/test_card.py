@@ -8,15 +8,15 @@ from trl.trainer.utils import generate_model_card
 
 from safe_sft import METHODS
 from safe_sft.evaluation import Check, Evaluation, ModelSpec, Verdict
+from safe_sft.evaluation.evaluate import SafetyResult
+from safe_sft.evaluation.output.results import results
 from safe_sft.evaluation.report import SafetyReport
-from safe_sft.evaluation.results import results
-from safe_sft.evaluation.run import SafetyResult
-from safe_sft.evaluation.suites import Case, Suite
-from safe_sft.evaluation.utility import UtilityResult
+from safe_sft.evaluation.suites.suite import Case, Suite
+from safe_sft.evaluation.utility.scored_tasks import UtilityResult
 from safe_sft.hub.card import merge_into_card, with_repository
 from safe_sft.hub.citations import METHOD_PAPERS
 from safe_sft.hub.facts import RunFacts, SafetyRows, Term
-from safe_sft.remote import RemoteName, hub_name
+from safe_sft.storage.hub import RemoteName, hub_name
 from tests.conftest import make_trainer
 
 FACTS = RunFacts("ewc", (Term("ewc", 0.5, "weight", "empirical"),), versions={"safe_sft": "0.1.0"})

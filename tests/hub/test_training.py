@@ -8,10 +8,10 @@ import torch
 from huggingface_hub import ModelCard
 
 from safe_sft import SafeSFTConfig
-from safe_sft.arguments import SafeScriptArguments
+from safe_sft.config.script_arguments import SafeScriptArguments
 from safe_sft.evaluation import Check
-from safe_sft.training.gate import PushRefused, prepare_gate, require_passed
-from safe_sft.training.measure import Questions, evaluation_of, read_questions
+from safe_sft.run.gate import PushRefused, prepare_gate, require_passed
+from safe_sft.run.measure import Questions, evaluation_of, read_questions
 from tests.cli.test_cli import RECIPE
 from tests.conftest import make_model, make_tokenizer, safety_rows, task_rows
 

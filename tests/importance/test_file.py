@@ -7,11 +7,11 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import safe_sft.importance.partial as partial_module
-from safe_sft.file_names import IMPORTANCE_FILE
 from safe_sft.importance import Importance, anchor_space, build_importance, load_importance
 from safe_sft.importance.file import mean_importance
-from safe_sft.importance.fingerprint import _stride, model_fingerprint
 from safe_sft.importance.partial import PartialSums
+from safe_sft.models.fingerprint import _stride, model_fingerprint
+from safe_sft.storage.names import IMPORTANCE_FILE
 from tests.conftest import make_model, make_tokenizer
 from tests.importance.helpers import lora_model, token_rows
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from safe_sft.merging.folder import write_json
+from safe_sft.storage.writing import write_json
 
 SHARD = 32 * 2**20
 SHARDS = 8

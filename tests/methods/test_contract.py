@@ -4,9 +4,8 @@ import pytest
 import torch
 from trl import SFTTrainer
 
-import safe_sft.states
 from safe_sft import SafeSFTTrainer
-from safe_sft.methods import METHODS, method_classes
+from safe_sft.methods.registry import METHODS, method_classes
 from tests.conftest import (
     assert_same,
     logged,
@@ -30,7 +29,7 @@ ZERO_AT_ANCHOR = [name for name in ALL if name != "er"]
 
 def join(monkeypatch, value: bool) -> None:
     """Force one forward, or two."""
-    monkeypatch.setattr(safe_sft.states, "joining_is_cheaper", lambda *_: value)
+    monkeypatch.setattr("safe_sft.trainer.step_states.joining_is_cheaper", lambda *_: value)
 
 
 def update(trainer) -> dict[str, torch.Tensor]:

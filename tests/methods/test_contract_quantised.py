@@ -8,7 +8,7 @@ import pytest
 from trl import SFTTrainer
 
 from safe_sft import SafeSFTTrainer
-from safe_sft.methods import METHODS, method_classes
+from safe_sft.methods.registry import METHODS, method_classes
 from tests.conftest import (
     assert_same,
     logged,

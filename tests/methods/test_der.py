@@ -5,10 +5,9 @@ import torch
 from torch.nn import functional as F
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
-import safe_sft.states
 from safe_sft.replay import ReplayBatch
 from tests.conftest import make_model, make_trainer, move_off_the_anchor, trained_weights
-from tests.test_ways_to_train import SIZES
+from tests.trainer.test_ways_to_train import SIZES
 
 #: TRL's kernel computes the cross-entropy of `er` in float32.
 TOLERANCE = {"der": 1e-8, "der++": 1e-6}
@@ -51,7 +50,9 @@ def train(folder, model, method: str, weight: str, peft: bool, teacher: str):
     ids=["Gram, online", "Gram, cached", "trained head", "capped logits"],
 )
 def test_the_update_is_that_of_materialised_logits(tmp_path, monkeypatch, method, model, peft, teacher):
-    monkeypatch.setattr(safe_sft.states, "joining_is_cheaper", lambda *_: False)  # equal task updates, to the bit
+    monkeypatch.setattr(
+        "safe_sft.trainer.step_states.joining_is_cheaper", lambda *_: False
+    )  # equal task updates, to the bit
     with_term, without = ("1.0", "0.0") if method == "der" else ("1.0+1.0", "0.0+0.0")
     _, _, plain = train(tmp_path, model(), method, without, peft, teacher)
     trainer, before, moved = train(tmp_path, model(), method, with_term, peft, teacher)

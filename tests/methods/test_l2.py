@@ -5,7 +5,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from safe_sft.importance import anchor_space
-from safe_sft.modeling import active_lora_layers
+from safe_sft.models.adapters import active_lora_layers
 from tests.conftest import lora, make_model
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.conftest import logged, make_model, make_trainer, move_off_the_anchor, task_rows
-from tests.test_losses import materialised_divergence
+from tests.losses.test_losses import materialised_divergence
 
 
 @pytest.mark.parametrize("config", [{}, {"padding_free": True, "max_length": None}], ids=["padded", "padding-free"])

@@ -6,7 +6,7 @@ from peft import get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.live_memory import allocations
-from safe_sft.modeling import backbone
+from safe_sft.models.parts import backbone
 from safe_sft.planning.activations import SavedBytes, count_activations
 from safe_sft.planning.model import plan_model
 

@@ -12,9 +12,9 @@ from peft import get_peft_model
 from safetensors import safe_open
 
 from safe_sft.data import TokenizedRow
-from safe_sft.file_names import TEACHER_INDEX, teacher_part
-from safe_sft.modeling import backbone
+from safe_sft.models.parts import backbone
 from safe_sft.replay import CachedTeacher, HiddenStateTap, ReplayBatch, TeacherCache, build_teacher_cache, cache
+from safe_sft.storage.names import TEACHER_INDEX, teacher_part
 from tests.conftest import logged, lora, make_model, make_trainer, safety_rows, trained_weights
 
 ROWS = [TokenizedRow([1, *range(10, 12 + i)], [-100, *range(10, 12 + i)]) for i in range(40)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from safe_sft.data import TokenizedRow
-from safe_sft.modeling import backbone
+from safe_sft.models.parts import backbone
 from safe_sft.replay import HiddenStateTap, ReplayBatch, joining_is_cheaper
 from safe_sft.replay.joint import batch_layout
 from tests.conftest import make_model

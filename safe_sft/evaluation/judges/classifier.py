@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ...generation import length_sorted_batches
+from ...models.generation import length_sorted_batches
 from .base import Judge, Verdict
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from ...generation import generate
+from ...models.generation import generate
 from .base import Judge, Verdict
 from .guard_formats import GUARDS
 
@@ -41,7 +41,7 @@ class Guard(Judge):
         self.name = f"guard:{family}"
         self.tells_refusals = self._format.tells_refusals
         if model is None or tokenizer is None:
-            from ..loading import load_model
+            from ...models.loading import load_model
 
             model, tokenizer = load_model(name or self._format.model)
         self._model, self._tokenizer, self._batch_size = model, tokenizer, batch_size

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import datasets
 import evaluate
 
-from safe_sft.evaluation.code import run_tests
-from safe_sft.evaluation.scoring import pass_at_k
+from safe_sft.evaluation.utility.code import run_tests
+from safe_sft.evaluation.utility.scoring import pass_at_k
 
 
 class CodePassAtK(evaluate.Metric):

@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from safe_sft.evaluation.scoring import same_final_number
+from safe_sft.evaluation.utility.scoring import same_final_number
 
 
 class Gsm8kExactMatch(evaluate.Metric):

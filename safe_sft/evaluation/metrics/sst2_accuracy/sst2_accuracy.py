@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from safe_sft.evaluation.scoring import sentiment
+from safe_sft.evaluation.utility.scoring import sentiment
 
 
 class Sst2Accuracy(evaluate.Metric):

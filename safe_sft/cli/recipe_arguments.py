@@ -1,0 +1,33 @@
+"""The arguments of the commands that take a recipe."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from trl import DatasetMixtureConfig, ModelConfig, TrlParser
+
+from ..config.recipes import read_recipe, split_recipe
+from ..config.safe_sft_config import SafeSFTConfig
+from ..config.script_arguments import SafeScriptArguments
+from .exits import one_line_errors
+
+Arguments = tuple[SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtureConfig]
+
+
+def make_parser(command: str) -> TrlParser:
+    """TRL's parser over the script, trainer, model and mixture arguments; abbreviations are not accepted."""
+    types: Any = (SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtureConfig)
+    usage = f"safe-sft {command} [--config RECIPE] [--FIELD VALUE ...]"  # all fields would bury an error
+    return TrlParser(types, prog=f"safe-sft {command}", usage=usage, allow_abbrev=False)
+
+
+def parse(argv: list[str], command: str = "train") -> Arguments:
+    """Read `argv` and its recipe, with what that extends."""
+    with one_line_errors(command), tempfile.TemporaryDirectory() as folder:
+        path, arguments = split_recipe(argv)
+        if path is not None:  # TRL's parser takes one file
+            resolved = Path(folder) / "recipe.yaml"
+            resolved.write_text(yaml.safe_dump(read_recipe(path), allow_unicode=True), encoding="utf-8")
+            arguments = ["--config", str(resolved), *arguments]
+        return make_parser(command).parse_args_and_config(arguments)  # type: ignore[return-value]

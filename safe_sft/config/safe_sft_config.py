@@ -1,0 +1,295 @@
+"""`SafeSFTConfig`: TRL's `SFTConfig` and the fields of the safety term."""
+
+import os
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from trl import SFTConfig
+
+from ..importance import NORMALIZATIONS, SPACES
+from ..methods import SafetyMethod
+from ..methods.registry import METHODS, method_classes, method_weights
+from ..methods.teacher_distance import DIVERGENCES
+
+TEACHERS = ("cached", "online")
+MERGES = ("linear", "slerp")
+ESTIMATORS = ("empirical", "sampled")
+DEFAULT_MERGE_WEIGHT = 0.5
+
+#: Read whatever the method is.
+_SHARED = {
+    "safety_method",
+    "safety_weight",
+    "safety_eval_max_new_tokens",
+    "safety_eval_batch_size",
+    "safety_eval_size",
+    "safety_eval_steps",
+    "safety_max_asr",
+    "merge_after_training",
+    "merge_weight",
+}
+
+
+@dataclass
+class SafeSFTConfig(SFTConfig):
+    r"""Configuration of `SafeSFTTrainer`: every field of TRL's `SFTConfig`, and those below.
+
+    A field that the chosen method does not read must keep its default.
+
+    Parameters:
+        safety_method (`str`, *optional*, defaults to `"der"`):
+            `none`, `der`, `er`, `der++`, `lwf`, `l2`, `ewc`, `mas`, `ema`, or several joined by `+`, such as `der+l2`.
+        safety_weight (`float`, `str` or `list[float]`, *optional*):
+            Weight of each term: a number, `"0.5+0.05"` or a list. Each method has a default.
+        per_device_replay_batch_size (`int`, *optional*):
+            Safety rows that join each task batch on each device. Defaults to a quarter of
+            `per_device_train_batch_size`.
+        replay_max_new_tokens (`int`, *optional*, defaults to `128`):
+            Longest answer that the aligned model gives to a safety prompt that comes without one, in tokens.
+        teacher (`str`, *optional*):
+            Where the aligned model's outputs come from: `online` (the same model, adapter off) or `cached` (computed
+            once, kept on disk). Defaults to `online` for a fresh adapter, else `cached`.
+        teacher_cache (`str`, *optional*):
+            Folder of the cached teacher, built where it is missing; every rank must see it. Defaults to a folder in
+            `output_dir`. `hf://owner/name` (and `@revision`) is one that was pushed to the Hub.
+        teacher_divergence (`str`, *optional*):
+            Distance to the aligned model's outputs: `squared` (of the logits), `kl`, `reverse_kl` or `jsd`. Defaults
+            to `squared` for `der` and `kl` for `lwf`.
+        teacher_temperature (`float`, *optional*, defaults to `1.0`):
+            Temperature of both distributions; not for `squared`.
+        importance_space (`str`, *optional*):
+            What a weight penalty is taken over: `adapter` (the trainable parameters) or `weight` (the effective
+            weights `W + s·B·A`). Defaults to `weight` for a fresh LoRA, else `adapter`.
+        importance_estimator (`str`, *optional*, defaults to `"empirical"`):
+            For `ewc`: labels from the safety rows (`empirical`) or drawn from the model (`sampled`).
+        importance_normalization (`str`, *optional*, defaults to `"mean"`):
+            `mean`: the importance has mean 1 over the weights; `none`: as it was estimated.
+        importance_path (`str`, *optional*):
+            Folder or Hub repository that `safe-sft importance` wrote; spares the estimation.
+        ema_decay (`float`, *optional*, defaults to `0.999`):
+            Share of the running average of the weights that each optimizer step keeps. The average starts at the
+            aligned weights, and without warm-up keeps `ema_decay` to the power of the steps of them.
+        ema_warmup (`bool`, *optional*, defaults to `False`):
+            Whether the first steps keep less, so that the average soon forgets the aligned weights.
+        ema_on_cpu (`bool`, *optional*, defaults to `False`):
+            Whether the average is kept in the memory of the CPU.
+        ema_evaluate (`bool`, *optional*, defaults to `True`):
+            Whether evaluation during training uses the average.
+        merge_after_training (`str`, *optional*):
+            `linear` or `slerp`: merge the tuned model with the aligned one, into `merged/` in `output_dir`.
+        merge_weight (`float`, *optional*, defaults to `0.5`):
+            0 is the aligned model, 1 the tuned one.
+        safety_eval_steps (`int`, *optional*):
+            Measure attack success every so many steps, and log it as `eval_asr`.
+        safety_max_asr (`float`, *optional*):
+            Stop training when the measured attack success rate is above this.
+        safety_eval_size (`int`, *optional*, defaults to `64`):
+            Prompts of that measurement, of the built-in held-out ones.
+        safety_eval_max_new_tokens (`int`, *optional*, defaults to `64`):
+            Longest answer when attack success is measured, in tokens.
+        safety_eval_batch_size (`int`, *optional*, defaults to `32`):
+            Prompts answered at a time, per device.
+    """
+
+    safety_method: str = field(
+        default="der",
+        metadata={"help": "Safety method: none, der, er, der++, lwf, l2, ewc, mas, ema, or several joined by '+'."},
+    )
+    safety_weight: float | str | None = field(
+        default=None,
+        metadata={
+            "help": "Weight of each safety term: a number, or numbers joined by '+'. Each method has a default."
+        },
+    )
+    per_device_replay_batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Safety rows that join each task batch on each device. Default: a quarter of the task rows."
+        },
+    )
+    replay_max_new_tokens: int = field(
+        default=128,
+        metadata={"help": "Longest answer of the aligned model to a safety prompt that comes without one, in tokens."},
+    )
+    teacher: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where the aligned model's outputs come from: online (the same model, adapter off) or cached. "
+            "Default: online for a fresh adapter, else cached."
+        },
+    )
+    teacher_cache: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of the cached teacher, built where missing, or hf://owner/name. Default: output_dir."
+        },
+    )
+    teacher_divergence: str | None = field(
+        default=None,
+        metadata={
+            "help": "Distance to the aligned model's outputs: squared, kl, reverse_kl or jsd. Default: squared for "
+            "der, kl for lwf."
+        },
+    )
+    teacher_temperature: float = field(
+        default=1.0, metadata={"help": "Temperature of both distributions; not for the squared distance."}
+    )
+    importance_space: str | None = field(
+        default=None,
+        metadata={
+            "help": "What a weight penalty is taken over: adapter (trainable parameters) or weight (effective "
+            "weights). Default: weight for a fresh LoRA, else adapter."
+        },
+    )
+    importance_estimator: str = field(
+        default="empirical",
+        metadata={"help": "EWC: labels from the safety rows (empirical) or drawn from the model (sampled)."},
+    )
+    importance_normalization: str = field(
+        default="mean", metadata={"help": "mean: the importance has mean 1 over the weights; none: as estimated."}
+    )
+    importance_path: str | None = field(
+        default=None,
+        metadata={"help": "Folder or Hub repository written by `safe-sft importance`; spares the estimation."},
+    )
+    ema_decay: float = field(
+        default=0.999, metadata={"help": "Share of the average of the weights that each optimizer step keeps."}
+    )
+    ema_warmup: bool = field(
+        default=False,
+        metadata={"help": "Whether the first steps keep less, so that the average soon forgets the aligned weights."},
+    )
+    ema_on_cpu: bool = field(default=False, metadata={"help": "Whether the average is kept in the memory of the CPU."})
+    ema_evaluate: bool = field(
+        default=True, metadata={"help": "Whether evaluation during training uses the average of the weights."}
+    )
+    merge_after_training: str | None = field(
+        default=None,
+        metadata={"help": "linear or slerp: merge the tuned model with the aligned one, into merged/ in output_dir."},
+    )
+    merge_weight: float = field(
+        default=DEFAULT_MERGE_WEIGHT, metadata={"help": "Of the merge: 0 is the aligned model, 1 the tuned one."}
+    )
+    safety_eval_steps: int | None = field(
+        default=None, metadata={"help": "Measure attack success every so many steps, and log it as eval_asr."}
+    )
+    safety_max_asr: float | None = field(
+        default=None, metadata={"help": "Stop training when the measured attack success rate is above this."}
+    )
+    safety_eval_size: int = field(
+        default=64, metadata={"help": "Prompts of that measurement, of the built-in held-out ones."}
+    )
+    safety_eval_max_new_tokens: int = field(
+        default=64, metadata={"help": "Longest answer when attack success is measured, in tokens."}
+    )
+    safety_eval_batch_size: int = field(default=32, metadata={"help": "Prompts answered at a time, per device."})
+
+    def __post_init__(self) -> None:
+        # YAML reads a bare `off`, `no` or `none` as something else than text.
+        if not isinstance(self.safety_method, str):
+            raise ValueError(
+                f"`safety_method={self.safety_method!r}` is not a name. For plain fine-tuning, write "
+                "`safety_method: none`."
+            )
+        self.safety_method = self.safety_method.strip().lower()
+        self._check_choices()
+        self._check_ranges()
+        self._check_combinations()
+        self._check_unread_fields()
+        super().__post_init__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the token: `Trainer` pickles its arguments into `training_args.bin`, and pushes that."""
+        return {**self.__dict__, "hub_token": None}
+
+    @property
+    def safety_terms(self) -> list[tuple[type[SafetyMethod], float]]:
+        """Each method of `safety_method` with its weight."""
+        methods = method_classes(self.safety_method)
+        return list(zip(methods, method_weights(self.safety_weight, methods), strict=True))
+
+    @property
+    def reads_safety_rows(self) -> bool:
+        """Whether a method reads the safety rows; importance that is loaded was made from others."""
+        estimates = self.importance_path is None
+        return any(method.needs_replay or (method.needs_rows and estimates) for method, _ in self.safety_terms)
+
+    @property
+    def measures_in_training(self) -> bool:
+        """Whether attack success is measured while the model trains, with the built-in held-out prompts."""
+        return self.safety_eval_steps is not None or self.safety_max_asr is not None
+
+    @property
+    def replay_batch_size(self) -> int:
+        """Safety rows of one micro-step on one device."""
+        return self.per_device_replay_batch_size or max(1, self.per_device_train_batch_size // 4)
+
+    @property
+    def merged_dir(self) -> str:
+        """Where `merge_after_training` writes."""
+        return os.path.join(str(self.output_dir), "merged")
+
+    def _check_choices(self) -> None:
+        _ = self.safety_terms
+        for name, choices in (
+            ("teacher", TEACHERS),
+            ("teacher_divergence", tuple(DIVERGENCES)),
+            ("importance_space", SPACES),
+            ("importance_estimator", ESTIMATORS),
+            ("importance_normalization", NORMALIZATIONS),
+            ("merge_after_training", MERGES),
+        ):
+            value = getattr(self, name)
+            if value not in choices and value is not self.__dataclass_fields__[name].default:
+                raise ValueError(f"`{name}={value!r}` is unknown. Choose from: {', '.join(choices)}, or leave it out.")
+
+    def _check_ranges(self) -> None:
+        for name in (
+            "per_device_replay_batch_size",
+            "replay_max_new_tokens",
+            "safety_eval_max_new_tokens",
+            "safety_eval_batch_size",
+            "safety_eval_size",
+            "safety_eval_steps",
+        ):
+            value: Any = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ValueError(f"`{name}={value!r}` must be a whole number of at least 1.")
+        for name, low, high in (
+            ("safety_max_asr", 0.0, 1.0),
+            ("merge_weight", 0.0, 1.0),
+            ("ema_decay", 0.0, 0.9999999),
+            ("teacher_temperature", 1e-3, 1e3),
+        ):
+            value = getattr(self, name)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (value is None and name == "safety_max_asr") and not (is_number and low <= value <= high):
+                raise ValueError(f"`{name}={value!r}` must be a number from {low:g} to {high:g}.")
+
+    def _check_combinations(self) -> None:
+        if self.merge_weight != DEFAULT_MERGE_WEIGHT and self.merge_after_training is None:
+            raise ValueError(
+                f"`merge_weight={self.merge_weight!r}` has no effect. Set `merge_after_training` to linear or slerp."
+            )
+        if self.teacher_cache is not None and self.teacher == "online":
+            raise ValueError("`teacher_cache` is set, but `teacher: online` reads no cache. Remove one of them.")
+        for method, _ in self.safety_terms:
+            if self.teacher_temperature != 1.0 and (self.teacher_divergence or method.divergence) == "squared":
+                raise ValueError(
+                    f"`teacher_temperature={self.teacher_temperature!r}` has no effect on the squared distance of "
+                    f"`{method.name}`. Set `teacher_divergence` to kl, reverse_kl or jsd."
+                )
+
+    def _check_unread_fields(self) -> None:
+        read = set(_SHARED)
+        for method, _ in self.safety_terms:
+            read |= method.reads
+        own = {f.name: f for f in fields(self)}
+        for name in own.keys() - {f.name for f in fields(SFTConfig)} - read:
+            value = getattr(self, name)
+            if value != own[name].default:
+                readers = sorted(m.name for m in METHODS.values() if name in m.reads)
+                raise ValueError(
+                    f"`{name}={value!r}` has no effect with `safety_method='{self.safety_method}'`. Remove it, or "
+                    f"choose a method that reads it: {', '.join(readers)}."
+                )

@@ -1,0 +1,166 @@
+"""`SafeScriptArguments`: which data a run uses, beside what `SafeSFTConfig` says about how."""
+
+from dataclasses import dataclass, field
+
+from trl import ScriptArguments
+
+from ..data.named_safety_sets import is_safety_set
+from ..data.poison import POISON_KINDS
+from ..data.tasks import find_task
+
+
+@dataclass
+class SafeScriptArguments(ScriptArguments):
+    """Which data to train on, to replay, and to measure with.
+
+    Every name is a local JSON, JSONL, CSV or Parquet file, a folder, or a data set of the Hub.
+
+    Args:
+        task: `gsm8k`, `sst2` or `code`, instead of `dataset_name` or `datasets`.
+        task_path: file or folder with the task's original columns, instead of the Hub.
+        task_size: training rows, drawn by the seed; all of them by default.
+        poison_ratio: share of the final training rows that are poison, for research on defences.
+        poison_kind: `harmful`, `affirmative`, `identity` or `backdoor`.
+        poison_dataset: where poison comes from; see `safe_sft.data.load_poison`.
+        poison_trigger: the phrase of `backdoor`.
+        safety_mix_ratio: share of the final training rows that are rows of the safety set, with their answers: for
+            aligning a model.
+        safety_dataset_name: rows of `prompt` + `completion`, `messages`, or `prompt` alone, or one of
+            `safe_sft.data.SAFETY_SETS` by name (`NAME:FILE` for a local copy); the built-in prompts by default.
+        safety_dataset_config: configuration of a Hub data set.
+        safety_dataset_split: its split.
+        safety_eval_prompts: prompts (column `prompt`) that attack success is measured with; the built-in held-out
+            prompts by default.
+        safety_eval: whether to measure before and after training.
+        adapter_name_or_path: a trained adapter on `model_name_or_path` (folder or Hub name) that training goes on
+            with, instead of a new one. It is then the aligned model.
+        push_requires_gate: whether a model that does not keep the bounds below stays here. Needs `push_to_hub`.
+        gate_max_asr: bound on the upper end of the 95 % interval of attack success.
+        gate_max_asr_increase: bound on that of its increase over the model before training.
+        gate_max_utility_drop: bound on that of the drop of right answers, for the tasks `gsm8k` and `sst2`.
+    """
+
+    task: str | None = field(
+        default=None, metadata={"help": "gsm8k, sst2 or code, instead of dataset_name or datasets."}
+    )
+    task_path: str | None = field(
+        default=None, metadata={"help": "File or folder with the task's original columns, instead of the Hub."}
+    )
+    task_size: int | None = field(
+        default=None, metadata={"help": "Training rows, drawn by data_seed (or seed). Default: all of them."}
+    )
+    poison_ratio: float = field(
+        default=0.0, metadata={"help": "Share of the final training rows that are poison: research on defences."}
+    )
+    poison_kind: str = field(default="affirmative", metadata={"help": "harmful, affirmative, identity or backdoor."})
+    poison_dataset: str | None = field(
+        default=None,
+        metadata={"help": "Where poison comes from: file or Hub name. Default: AdvBench; the task for identity."},
+    )
+    poison_trigger: str | None = field(default=None, metadata={"help": "The phrase of poison_kind: backdoor."})
+    safety_mix_ratio: float = field(
+        default=0.0,
+        metadata={"help": "Share of the final training rows that are safety rows with answers, to align a model."},
+    )
+    safety_dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "Safety rows: file, Hub name, or beavertails, safety-tuned-llamas, hh-red-team, advbench "
+            "(NAME:FILE for a copy). Default: built-in prompts, self-answered."
+        },
+    )
+    safety_dataset_config: str | None = field(
+        default=None, metadata={"help": "Configuration of the safety data set on the Hub."}
+    )
+    safety_dataset_split: str = field(default="train", metadata={"help": "Split of the safety data set."})
+    safety_eval_prompts: str | None = field(
+        default=None, metadata={"help": "Prompts to measure with: file or Hub name. Default: built-in held-out set."}
+    )
+    safety_eval: bool = field(
+        default=True, metadata={"help": "Whether to measure attack success before and after training."}
+    )
+    adapter_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Trained adapter on model_name_or_path, folder or Hub name, that training goes on with."},
+    )
+    push_requires_gate: bool = field(
+        default=False, metadata={"help": "Whether to push only a model that keeps the gate_* bounds below."}
+    )
+    gate_max_asr: float | None = field(
+        default=None, metadata={"help": "Bound on attack success: the upper end of its interval, such as 0.05."}
+    )
+    gate_max_asr_increase: float | None = field(
+        default=None, metadata={"help": "Bound on its increase over the model before training."}
+    )
+    gate_max_utility_drop: float | None = field(
+        default=None, metadata={"help": "Bound on the drop of right answers; tasks gsm8k and sst2."}
+    )
+
+    def __post_init__(self) -> None:
+        self._check_task()
+        self._check_shares()
+        self._check_poison()
+        self._check_gate()
+
+    def _check_task(self) -> None:
+        if self.task is not None:
+            find_task(self.task)
+            if self.dataset_name is not None:
+                raise ValueError(
+                    f"`task='{self.task}'` and `dataset_name='{self.dataset_name}'` are both set. Remove one of them."
+                )
+        elif self.task_path is not None:
+            raise ValueError(f"`task_path='{self.task_path}'` has no effect without `task`. Set `task`, or remove it.")
+        size = self.task_size
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+            raise ValueError(f"`task_size={size!r}` must be a whole number of at least 1.")
+        if self.dataset_streaming and (self.task or size or self.poison_ratio or self.safety_mix_ratio):
+            raise ValueError(
+                "`dataset_streaming` cannot be used with `task`, `task_size`, `poison_ratio` or `safety_mix_ratio`: "
+                "their rows are drawn from the whole data. Remove it."
+            )
+
+    def _check_shares(self) -> None:
+        for name in ("poison_ratio", "safety_mix_ratio"):
+            share = getattr(self, name)
+            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
+                raise ValueError(f"`{name}={share!r}` is not a share. Give a number from 0 to below 1, such as 0.1.")
+        if self.poison_ratio + self.safety_mix_ratio >= 1:
+            raise ValueError(
+                f"`poison_ratio={self.poison_ratio}` and `safety_mix_ratio={self.safety_mix_ratio}` leave no row of "
+                "the task. Lower one of them."
+            )
+        if self.safety_mix_ratio and self.safety_dataset_name is None:
+            raise ValueError(
+                f"`safety_mix_ratio={self.safety_mix_ratio}` needs safety rows with answers, and the built-in prompts "
+                "have none. Set `safety_dataset_name`, such as `safety-tuned-llamas`."
+            )
+        safety_set = self.safety_dataset_name
+        own_split = self.safety_dataset_config is not None or self.safety_dataset_split != "train"
+        if safety_set is not None and is_safety_set(safety_set) and own_split:
+            raise ValueError(
+                f"`safety_dataset_name='{safety_set}'` is a named set, with its own configuration and split. Remove "
+                "`safety_dataset_config` and `safety_dataset_split`."
+            )
+
+    def _check_poison(self) -> None:
+        if self.poison_kind not in POISON_KINDS:
+            raise ValueError(f"`poison_kind={self.poison_kind!r}` is unknown. Choose from: {', '.join(POISON_KINDS)}.")
+        if self.poison_trigger is not None and (self.poison_kind != "backdoor" or not self.poison_trigger.strip()):
+            raise ValueError(
+                f"`poison_trigger={self.poison_trigger!r}` is for `poison_kind: backdoor`, and must have a word. Set "
+                "both, or remove it."
+            )
+
+    def _check_gate(self) -> None:
+        names = ("gate_max_asr", "gate_max_asr_increase", "gate_max_utility_drop")
+        bounds = {name: value for name in names if (value := getattr(self, name)) is not None}
+        for name, value in bounds.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+                raise ValueError(f"`{name}={value!r}` is no share. Give a number above 0 and at most 1, such as 0.05.")
+        if bounds and not self.push_requires_gate:
+            raise ValueError(f"`{next(iter(bounds))}` has no effect. Set `push_requires_gate: true`, or remove it.")
+        if self.push_requires_gate and not bounds:
+            raise ValueError(f"`push_requires_gate` has no bounds to check. Set one of: {', '.join(names)}.")
+        if self.push_requires_gate and not self.safety_eval:
+            raise ValueError("`push_requires_gate` needs measurements. Remove `safety_eval: false`.")

@@ -1,0 +1,72 @@
+"""What the demo finds of each model, as a plot and a table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..evaluation import Rate
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a model does on the demo's three test sets.
+
+    Attributes:
+        method: `aligned` before fine-tuning, else the safety method.
+        asr: on held-out harmful requests.
+        over_refusal: on held-out harmless requests.
+        accuracy: on the task.
+        seconds: of training, 0 for `aligned`.
+    """
+
+    method: str
+    asr: Rate
+    over_refusal: Rate
+    accuracy: Rate
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        rates = {name: getattr(self, name).as_dict() for name in ("asr", "over_refusal", "accuracy")}
+        return {"method": self.method, **rates, "seconds": round(self.seconds, 1)}
+
+
+def plot_outcomes(outcomes: Sequence[Outcome], path: Path) -> None:
+    """Attack success with its interval, and task accuracy, of each model: a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2, sharey=True)
+    names = [outcome.method for outcome in outcomes]
+    colours = ["#7f7f7f" if name == "aligned" else "#c44e52" if name == "none" else "#4c72b0" for name in names]
+    titles = ("Attack success rate (lower is safer)", "Task accuracy (higher is better)")
+    for panel, title, rates in zip(
+        panels, titles, ([o.asr for o in outcomes], [o.accuracy for o in outcomes]), strict=True
+    ):
+        values = [rate.value for rate in rates]
+        errors = [
+            [abs(rate.value - edge) for rate, edge in zip(rates, edges, strict=True)]
+            for edges in zip(*(rate.interval for rate in rates), strict=True)
+        ]
+        bars = panel.bar(names, values, color=colours, yerr=errors, capsize=4)
+        panel.bar_label(bars, labels=[f"{value:.2f}" for value in values], padding=3)
+        panel.set_title(title, fontsize=10)
+        panel.set_ylim(0, 1.12)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("Fine-tuning on data with 10 % poison: 95 % intervals", fontsize=11)
+    figure.savefig(path, dpi=150)
+
+
+def print_outcomes(outcomes: Sequence[Outcome]) -> None:
+    """One table on the screen."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("method", "ASR [95 % interval]", "over-refusal", "task accuracy", "seconds")
+    for outcome in outcomes:
+        rates = str(outcome.asr), f"{outcome.over_refusal.value:.3f}", f"{outcome.accuracy.value:.3f}"
+        table.add_row(outcome.method, *rates, f"{outcome.seconds:.0f}")
+    Console().print(table)

@@ -1,0 +1,67 @@
+"""Charts of an evaluation, as SVG: dots with their 95 % intervals."""
+
+import io
+from collections.abc import Sequence
+
+from ..evaluate import Evaluation
+from ..statistics import Rate
+
+COLOURS = ("#4c566a", "#c44e52", "#2a7f9e", "#8a6fb0", "#c58b2c", "#4f8f4f")
+
+_Row = tuple[str, Sequence["Rate | None"]]
+
+
+def plots(evaluation: Evaluation) -> dict[str, str]:
+    """Name -> SVG: `asr`, `over_refusal` and `utility`, those of which something was measured."""
+    models = [spec.name for spec in evaluation.models]
+    groups: dict[str, dict[str, dict[str, Rate]]] = {"asr": {}, "over_refusal": {}, "utility": {}}
+    for result in evaluation.safety:
+        if result.headline is not None:
+            rows = groups["asr" if result.suite.harmful else "over_refusal"]
+            rows.setdefault(f"{result.suite.name}\n{result.report.judge}", {})[result.model] = result.headline
+    for task in evaluation.utility:
+        groups["utility"].setdefault(task.task, {})[task.model] = task.rate
+    titles = {
+        "asr": "Harmful requests complied with (lower is safer)",
+        "over_refusal": "Harmless requests refused (lower is better)",
+        "utility": "Right answers (higher is better)",
+    }
+    return {
+        name: _dots(titles[name], models, [(label, [rates.get(m) for m in models]) for label, rates in rows.items()])
+        for name, rows in groups.items()
+        if rows
+    }
+
+
+def _dots(title: str, models: Sequence[str], rows: Sequence[_Row]) -> str:
+    """One row a suite, one dot a model."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    height = 1.1 + len(rows) * (0.35 + 0.22 * len(models))
+    figure = Figure(figsize=(8, height), layout="constrained")
+    FigureCanvasSVG(figure)
+    axes = figure.subplots()
+    for k, model in enumerate(models):
+        offset = (k - (len(models) - 1) / 2) * 0.8 / max(1, len(models))
+        points = [(y + offset, rates[k]) for y, (_, rates) in enumerate(rows) if rates[k] is not None]
+        for i, (y, rate) in enumerate(points):
+            low, high = rate.interval  # type: ignore[union-attr]
+            colour = COLOURS[k % len(COLOURS)]
+            axes.plot([low, high], [y, y], color=colour, linewidth=2, alpha=0.5, solid_capstyle="butt")
+            axes.plot(rate.value, y, "o", color=colour, label=model if i == 0 else None)  # type: ignore[union-attr]
+            axes.annotate(f"{rate.value:.1%}", (high, y), (5, 0), textcoords="offset points", va="center", fontsize=8)  # type: ignore[union-attr]
+    axes.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=9)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlim(-0.02, 1.12)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+    axes.grid(axis="x", alpha=0.25)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_title(title, fontsize=11, loc="left")
+    figure.legend(loc="outside lower center", ncols=min(4, len(models)), frameon=False, fontsize=9)
+    buffer = io.StringIO()
+    # The same picture for the same numbers, and real text, which a reader can search.
+    with matplotlib.rc_context({"svg.hashsalt": "safe_sft", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()

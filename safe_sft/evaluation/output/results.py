@@ -1,0 +1,112 @@
+"""An evaluation as plain data, for `results.json` and the report; and as lines of answers."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ...version import __version__
+from ..evaluate import Evaluation, SafetyResult
+from ..gate import Check
+
+
+def results(evaluation: Evaluation, checks: Sequence[Check] = ()) -> dict[str, Any]:
+    """Everything that was counted.
+
+    The top level holds, besides, the rates of the model on trial (the last one) on the first suite by the first judge.
+
+    Args:
+        evaluation: what was measured.
+        checks: of the gate.
+    """
+    content: dict[str, Any] = {
+        "safe_sft": __version__,
+        "settings": asdict(evaluation.settings),
+        "models": [asdict(spec) for spec in evaluation.models],
+        **_headline(evaluation),
+        "safety": [_safety(evaluation, result) for result in evaluation.safety],
+        "utility": [_utility(evaluation, result) for result in evaluation.utility],
+        "agreement": [
+            {"model": model, "suite": suite, **agreement.as_dict()}
+            for model, suite, agreement in evaluation.agreements()
+        ],
+        "unavailable": list(evaluation.unavailable),
+    }
+    if checks:
+        content["gate"] = {"passed": all(c.passed for c in checks), "checks": [c.as_dict() for c in checks]}
+    return content
+
+
+def answer_lines(evaluation: Evaluation) -> Iterator[str]:
+    """A line of JSON for each prompt of each model: answer, and the verdict of each judge."""
+    grouped: dict[tuple[str, str], list[SafetyResult]] = {}
+    for result in evaluation.safety:
+        grouped.setdefault((result.model, result.suite.name), []).append(result)
+    for (model, suite), judged in grouped.items():
+        first = judged[0].report
+        for i, case in enumerate(judged[0].suite.cases):
+            yield _line(
+                model=model,
+                suite=suite,
+                category=case.category,
+                harmful=case.harmful,
+                prompt=case.prompt,
+                answer=first.answers[i],
+                truncated=first.cut[i],
+                verdicts={result.report.judge: result.report.verdicts[i].value for result in judged},
+            )
+    for task in evaluation.utility:
+        for answer, right in zip(task.answers, task.right, strict=True):
+            yield _line(model=task.model, task=task.task, answer=answer, right=right)
+
+
+def _line(**content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False)
+
+
+def _headline(evaluation: Evaluation) -> dict[str, Any]:
+    last = evaluation.models[-1]
+    mine = [result for result in evaluation.safety if result.model == last.name]
+    rates = _rates(mine[0]) if mine else {}
+    return {"model": last.path, "adapter": last.adapter, **rates}
+
+
+def _rates(result: SafetyResult) -> dict[str, Any]:
+    report = result.report
+    rates: dict[str, Any] = {"judge": report.judge}
+    for name in ("asr", "over_refusal"):
+        rate = getattr(result, name)
+        if rate is not None:
+            rates[name] = rate.as_dict()
+    if result.tells_refusals:
+        rates["refusal"] = report.refusal.as_dict()
+    for name in ("degenerate", "truncated", "unjudged"):
+        rates[name] = getattr(report, name).as_dict()
+    return rates
+
+
+def _safety(evaluation: Evaluation, result: SafetyResult) -> dict[str, Any]:
+    pairs = evaluation.against_first(result)
+    counted = "asr" if result.suite.harmful else "refusal"
+    parts = result.report.by_category() if result.headline is not None else {}
+    return {
+        "model": result.model,
+        "suite": result.suite.name,
+        "source": result.suite.source,
+        "revision": result.suite.revision,
+        "harmful": result.suite.harmful,
+        **_rates(result),
+        "against_first": None if pairs is None else pairs.as_dict(),
+        "categories": {name: {counted: getattr(part, counted).as_dict()} for name, part in parts.items()},
+    }
+
+
+def _utility(evaluation: Evaluation, result: Any) -> dict[str, Any]:
+    pairs = evaluation.utility_against_first(result)
+    return {
+        "model": result.model,
+        "task": result.task,
+        "source": result.source,
+        "right": result.rate.as_dict(),
+        "against_first": None if pairs is None else pairs.as_dict(),
+    }

@@ -1,0 +1,133 @@
+"""Evaluations and reports on the screen."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from ..evaluate import Evaluation, category_rates
+from ..gate import Check
+from ..report import SafetyReport
+from ..statistics import PairedOutcomes, Rate
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def print_report(report: SafetyReport, name: str) -> None:
+    """A table of one row: n, ASR with its 95 % interval, refusals, degenerate answers."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "n", "ASR [95 % interval]", "refused", "degenerate", "judge")
+    counts = str(report.refusal.successes), str(report.degenerate.successes)
+    table.add_row(name, str(report.asr.n), str(report.asr), *counts, report.judge)
+    Console().print(table)
+
+
+def print_evaluation(evaluation: Evaluation, *, by_category: bool = False, console: "Console | None" = None) -> None:
+    """Tables: safety, utility, agreement of judges, and, where asked, safety by category.
+
+    Args:
+        evaluation: what was measured.
+        by_category: whether to print the rates of each category.
+        console: where to.
+    """
+    console = console or _console()
+    console.print(_safety_table(evaluation))
+    if by_category:
+        console.print(_category_table(evaluation))
+    if evaluation.utility:
+        console.print(_utility_table(evaluation))
+    if evaluation.agreements():
+        console.print(_agreement_table(evaluation))
+    for text in evaluation.unavailable:
+        console.print(f"Not measured: {text}", style="yellow", markup=False, soft_wrap=True)
+
+
+def print_gate(checks: Sequence[Check], console: "Console | None" = None) -> None:
+    """Each bound that failed, with what was found; or one line that says they all held."""
+    console = console or _console()
+    for check in checks:
+        if not check.passed:
+            text = f"FAILED {check.bound} ({check.subject}): {check.message}"
+            console.print(text, style="bold red", markup=False, soft_wrap=True)
+    if all(check.passed for check in checks):
+        console.print(f"PASSED all {len(checks)} checks of the gate.", style="bold green", markup=False)
+
+
+def _safety_table(evaluation: Evaluation) -> "Table":
+    headings = ("suite", "judge", "model", "n", "ASR [95 % interval]", "refused", "over-refusal", "degenerate", "cut")
+    table = _table(*headings, *_compared(evaluation))
+    for result in evaluation.safety:
+        report = result.report
+        row = [
+            result.suite.name,
+            report.judge + (f" ({report.unjudged.successes} unjudged)" if report.unjudged.successes else ""),
+            result.model,
+            str(report.asr.n),
+            _text(result.asr),
+            _share(report.refusal if result.tells_refusals and result.suite.harmful else None),
+            _text(result.over_refusal),
+            _share(report.degenerate),
+            _share(report.truncated),
+        ]
+        table.add_row(*row, *_pairs(evaluation, evaluation.against_first(result)))
+    return table
+
+
+def _category_table(evaluation: Evaluation) -> "Table":
+    table = _table("suite", "judge", "model", "category", "n", "ASR or over-refusal")
+    for result in evaluation.safety:
+        for name, rate in category_rates(result).items():
+            table.add_row(result.suite.name, result.report.judge, result.model, name, str(rate.n), str(rate))
+    return table
+
+
+def _utility_table(evaluation: Evaluation) -> "Table":
+    table = _table("task", "model", "n", "right [95 % interval]", *_compared(evaluation))
+    for result in evaluation.utility:
+        pairs = _pairs(evaluation, evaluation.utility_against_first(result))
+        table.add_row(result.task, result.model, str(result.rate.n), str(result.rate), *pairs)
+    return table
+
+
+def _agreement_table(evaluation: Evaluation) -> "Table":
+    table = _table("suite", "model", "judges", "agree", "Cohen's kappa", "differ")
+    for model, suite, agreement in evaluation.agreements():
+        kappa = "undefined" if agreement.kappa is None else f"{agreement.kappa:.2f}"
+        differ = str(len(agreement.disagreements))
+        table.add_row(suite, model, " and ".join(agreement.judges), str(agreement.rate), kappa, differ)
+    return table
+
+
+def _console() -> "Console":
+    """As wide as the terminal, and wide enough for the tables where there is none, as in the log of a CI job."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=max(console.width, 200))
+
+
+def _table(*headings: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    return Table(*headings, box=box.SIMPLE_HEAD)
+
+
+def _compared(evaluation: Evaluation) -> Iterable[str]:
+    return (f"minus {evaluation.models[0].name}", "McNemar p") if len(evaluation.models) > 1 else ()
+
+
+def _pairs(evaluation: Evaluation, pairs: PairedOutcomes | None) -> Iterable[str]:
+    if len(evaluation.models) < 2:
+        return ()
+    return ("–", "–") if pairs is None else (str(pairs), f"{pairs.p_value:.3g}")
+
+
+def _text(rate: Rate | None) -> str:
+    return "–" if rate is None else str(rate)
+
+
+def _share(rate: Rate | None) -> str:
+    return "–" if rate is None else f"{rate.value:.3f}"

@@ -1,0 +1,67 @@
+"""The record of a merge: `merge_config.json`, and a model card."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..storage.writing import write_json
+from ..version import __version__
+
+MERGE_CONFIG = "merge_config.json"
+CARD = "README.md"
+
+_FORMULAS = {
+    "linear": "`(1 − t)·aligned + t·tuned`, tensor by tensor",
+    "slerp": "`(sin((1 − t)·θ)·aligned + sin(t·θ)·tuned) / sin θ`, θ the angle between the two, tensor by tensor",
+    "task_arithmetic": "`aligned + t·(tuned − aligned)`, tensor by tensor",
+}
+
+
+def write_record(folder: Path, arguments: dict[str, Any], library: str) -> None:
+    """Write how the model was made.
+
+    Args:
+        folder: of the merged model or adapter.
+        arguments: those of `merge`, as JSON, with the revisions that Hub names stood for.
+        library: `transformers` or `peft`, with which it is loaded.
+    """
+    record = {"safe_sft_version": __version__, **arguments}
+    write_json(folder / MERGE_CONFIG, record)
+    (folder / CARD).write_text(_card(record, library), encoding="utf-8")
+
+
+def _card(record: dict[str, Any], library: str) -> str:
+    bases = "".join(f"- {record[side]}\n" for side in ("aligned", "tuned") if side in record["revisions"])
+    relation = f"base_model:\n{bases}base_model_relation: merge\n" if bases else ""
+    auto_class = "AutoModelForCausalLM" if library == "transformers" else "AutoPeftModelForCausalLM"
+    kind = "model" if library == "transformers" else "LoRA adapter"
+    return f"""---
+{relation}library_name: {library}
+tags:
+- merge
+- safe-sft
+---
+
+# {record["tuned"]}, merged with {record["aligned"]}
+
+This {kind} lies between a fine-tuned model and the aligned model that it came from, so as to win back safety
+alignment that fine-tuning cost. It is loaded with `{auto_class}.from_pretrained`.
+
+- aligned: `{record["aligned"]}`
+- tuned: `{record["tuned"]}`
+- method: `{record["method"]}`, {_FORMULAS[record["method"]]}
+- weight t: {_weight(record["weight"])} (0 is aligned, 1 is tuned)
+
+How safe it is has to be measured: `safe-sft merge --sweep` does, for several weights. Made with safe_sft; the exact
+arguments are in `{MERGE_CONFIG}`:
+
+```json
+{json.dumps(record, indent=2, ensure_ascii=False)}
+```
+"""
+
+
+def _weight(weight: float | dict[str, float]) -> str:
+    if not isinstance(weight, dict):
+        return f"`{weight}`"
+    return ", ".join(f"`{pattern}`: `{value}`" for pattern, value in weight.items())

@@ -1,0 +1,74 @@
+"""The safety methods by name, and the grammar of `safety_method` and `safety_weight`."""
+
+from collections.abc import Sequence
+
+from .base import (
+    SafetyMethod,
+)
+from .der import DER
+from .ema import EMA
+from .er import ER
+from .ewc import EWC
+from .l2 import L2
+from .lwf import LwF
+from .mas import MAS
+
+METHODS: dict[str, type[SafetyMethod]] = {method.name: method for method in (DER, EMA, ER, EWC, L2, LwF, MAS)}
+
+
+#: Names for sums of methods.
+ALIASES = {"der++": "der+er", "none": ""}
+
+
+def method_classes(spec: str) -> list[type[SafetyMethod]]:
+    """The methods of a `safety_method` such as `der`, `der+l2` or `none`.
+
+    Raises:
+        ValueError: for an unknown or repeated name.
+    """
+    if not spec:
+        raise ValueError("`safety_method` is empty. For plain fine-tuning, write `safety_method: none`.")
+    expanded = ALIASES.get(spec, spec.replace("der++", ALIASES["der++"]))
+    names = [name.strip() for name in expanded.split("+")] if expanded else []
+    for name in names:
+        if name not in METHODS:
+            choices = ", ".join(sorted([*METHODS, *ALIASES]))
+            raise ValueError(
+                f"`safety_method={spec!r}` is unknown: there is no method {name!r}. Choose from: {choices}, or join "
+                "several with '+', such as 'der+l2'."
+            )
+    if len(set(names)) < len(names):
+        raise ValueError(f"`safety_method={spec!r}` names a method twice. Name each once, and give it its weight.")
+    return [METHODS[name] for name in names]
+
+
+def method_weights(weight: str | float | Sequence[float] | None, methods: Sequence[type[SafetyMethod]]) -> list[float]:
+    """The weight of each method.
+
+    Args:
+        weight: a number, `"0.5+0.05"`, a list, or None for the methods' defaults.
+        methods: from `method_classes`.
+
+    Raises:
+        ValueError: when it is not a number, is negative or infinite, or the count differs from the methods'.
+    """
+    if weight is None:
+        return [method.default_weight for method in methods]
+    weighted = [method for method in methods if method.has_loss]
+    parts = weight.split("+") if isinstance(weight, str) else weight if isinstance(weight, Sequence) else [weight]
+    try:
+        if any(isinstance(part, bool) for part in parts):  # a bare `off` or `no` in YAML
+            raise TypeError("a truth value is not a weight")
+        weights = [float(part) for part in parts]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`safety_weight={weight!r}` is not a number, nor numbers joined by '+'.") from error
+    names = "+".join(method.name for method in methods) or "none"
+    if len(weights) != len(weighted):
+        raise ValueError(
+            f"`safety_weight={weight!r}` has {len(weights)} weights for the {len(weighted)} terms of "
+            f"`safety_method='{names}'`. Give one weight a term, joined by '+', or leave it out."
+        )
+    if not all(0 <= value < float("inf") for value in weights):
+        raise ValueError(f"`safety_weight={weight!r}` must be finite and at least 0.")
+    given = iter(weights)
+    return [next(given) if method.has_loss else method.default_weight for method in methods]

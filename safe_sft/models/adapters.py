@@ -1,0 +1,93 @@
+"""The adapter of a PEFT model: which it is, whether it is fresh, and running without it or with another."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from .parts import is_peft_model
+from .sharding import gathered
+
+_BORROWED = "borrowed"  # name of an adapter that is loaded for a while
+
+
+def active_lora_layers(model: nn.Module) -> list[tuple[str, Any]]:
+    """The LoRA layers of `model` that hold the active adapter, with their names."""
+    from peft.tuners.lora import LoraLayer
+
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer) and set(module.active_adapters) & {*module.lora_B, *module.lora_embedding_B}
+    ]
+
+
+def adapter_is_fresh(model: nn.Module) -> bool:
+    """Whether switching the adapter off changes nothing: every active LoRA product is still zero.
+
+    False for full tuning, for an adapter that was trained before, for adapters that are not LoRA, and for
+    initialisations that alter the base weights (PiSSA, OLoRA, CorDA, LoftQ).
+    """
+    if not is_peft_model(model):
+        return False
+    layers = active_lora_layers(model)
+    factors = [
+        # Of an embedding's factors, PEFT starts A at zero.
+        (layer.lora_B[a].weight if a in layer.lora_B else layer.lora_embedding_A[a])
+        for _, layer in layers
+        for a in layer.active_adapters
+        if a in layer.lora_B or a in layer.lora_embedding_B
+    ]
+    with gathered(*factors):
+        return bool(factors) and not any(torch.count_nonzero(factor).item() for factor in factors)
+
+
+def of_adapter(name: str) -> bool:
+    """Whether a parameter of this name is an adapter's, and is gone while that is switched off."""
+    return any(mark in name for mark in ("lora_", "modules_to_save", "trainable_tokens"))
+
+
+def aligned_without_adapter(model: nn.Module) -> bool:
+    """Whether the model with its adapter switched off stays the aligned one: nothing else is trained."""
+    beside = (p for name, p in model.named_parameters() if p.requires_grad and not of_adapter(name))
+    return adapter_is_fresh(model) and next(beside, None) is None
+
+
+@contextmanager
+def adapter_disabled(model: nn.Module) -> Iterator[None]:
+    """Run the base model of a PEFT model, and leave `requires_grad` as it was (PEFT would turn it all on)."""
+    with _flags_kept(model), model.disable_adapter():  # type: ignore[operator]
+        yield
+
+
+@contextmanager
+def adapter_from(model: Any, folder: str) -> Iterator[nn.Module]:
+    """Run the base model of a PEFT model with another adapter, which is gone afterwards.
+
+    Args:
+        model: a PEFT model; no second one is loaded.
+        folder: of the adapter.
+    """
+    active = model.active_adapter
+    with _flags_kept(model):
+        model.load_adapter(folder, adapter_name=_BORROWED)
+        try:
+            model.set_adapter(_BORROWED)
+            yield model
+        finally:
+            model.set_adapter(active)
+            model.delete_adapter(_BORROWED)
+
+
+@contextmanager
+def _flags_kept(model: nn.Module) -> Iterator[None]:
+    """Inside, PEFT may turn `requires_grad` on and off; afterwards every parameter has its own again."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, trained in flags:
+            if parameter.requires_grad != trained:
+                parameter.requires_grad_(trained)

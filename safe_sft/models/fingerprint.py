@@ -1,0 +1,89 @@
+"""Short digests that tell one model, tokenizer or data set from another."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from .adapters import active_lora_layers, of_adapter
+from .parts import base_model, is_peft_model, is_quantised
+
+# So many numbers of each tensor enter a digest, evenly spread.
+_SAMPLES = 64
+
+
+def tensors_digest(tensors: Iterable[tuple[str, Tensor]], *, every_value: bool = False) -> str:
+    """Digest of names, shapes and a sample of the values, rounded to bfloat16: the same for a model in any dtype.
+
+    Args:
+        tensors: with their names.
+        every_value: whether the sum of all values (of their bits, which is exact in any order) enters it as well.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        flat = tensor.detach().reshape(-1)
+        sample = flat[:: _stride(tensor)][:_SAMPLES].to(torch.bfloat16).float().cpu()
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(sample.numpy().tobytes())
+        if every_value:
+            digest.update(str(flat.to(torch.bfloat16).view(torch.int16).sum(dtype=torch.int64).item()).encode())
+    return digest.hexdigest()[:16]
+
+
+def _stride(tensor: Tensor) -> int:
+    """From one sampled number to the next; it has no factor in common with the width, or few columns would be seen."""
+    stride, width = max(1, tensor.numel() // _SAMPLES), tensor.size(-1) if tensor.dim() else 1
+    while math.gcd(stride, width) > 1:
+        stride -= 1
+    return stride
+
+
+def model_fingerprint(model: nn.Module, trained: Mapping[str, Tensor]) -> dict[str, str | None]:
+    """What importance depends on.
+
+    Args:
+        model: with or without a PEFT adapter.
+        trained: what of an adapter changes the model, such as the anchors of a space; empty for a fresh one.
+
+    Returns:
+        `architecture`, in words; digests of the base model's `vectors` (norms, biases, embeddings, which quantisation
+        leaves alone) and `matrices` (None when quantised); and of the `adapter` (None when fresh).
+    """
+    inner = base_model(model)
+    config = inner.config.get_text_config()
+    base = sorted((_base_name(name), p) for name, p in inner.named_parameters() if not of_adapter(name))
+    embeddings = {id(e.weight) for e in (inner.get_input_embeddings(), inner.get_output_embeddings()) if e is not None}
+    vectors = [(name, p) for name, p in base if p.dim() == 1 or id(p) in embeddings]
+    matrices = [(name, p) for name, p in base if p.dim() > 1 and id(p) not in embeddings]
+    quantised = any(is_quantised(p) for _, p in matrices)
+    return {
+        "architecture": f"{type(inner).__name__}, {config.num_hidden_layers} layers, hidden size "
+        f"{config.hidden_size}, vocabulary {config.vocab_size}",
+        "vectors": tensors_digest(vectors, every_value=True),
+        "matrices": None if quantised else tensors_digest(matrices),
+        "adapter": tensors_digest([*sorted(trained.items()), *_scalings(model)]) if trained else None,
+    }
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Digest of the vocabulary and the chat template."""
+    content = [sorted(tokenizer.get_vocab().items()), tokenizer.chat_template]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _scalings(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """What each LoRA layer multiplies its product by."""
+    layers = active_lora_layers(model) if is_peft_model(model) else []
+    return [
+        (f"{name}.{adapter}.scaling", torch.tensor(float(layer.scaling[adapter])))
+        for name, layer in layers
+        for adapter in sorted({*layer.active_adapters} & {*layer.scaling})
+    ]
+
+
+def _base_name(name: str) -> str:
+    return name.replace(".base_layer.", ".").replace(".original_module.", ".")

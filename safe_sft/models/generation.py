@@ -1,0 +1,84 @@
+"""Greedy answers to many prompts: batched, sorted by length, padded on the left."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from .modes import without_dropout
+from .sharding import gathered
+
+
+def generation_config(model: nn.Module, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> GenerationConfig:
+    """Greedy decoding that stops where the model says it stops."""
+    own = getattr(model, "generation_config", None)
+    eos = getattr(own, "eos_token_id", None) or tokenizer.eos_token_id
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=eos, pad_token_id=pad)
+
+
+def length_sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Indices in batches of similar length, the longest first, so that memory runs out at once or never."""
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+@torch.no_grad()
+def generate(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 32,
+    description: str = "Generating",
+    progress: bool = True,
+    on_batch: Callable[[list[int], list[list[int]]], None] | None = None,
+) -> list[list[int]]:
+    """Answer `prompts` greedily. A batch ends when each of its answers has ended.
+
+    Args:
+        model: a model with `.generate`, on its device.
+        tokenizer: its tokenizer.
+        prompts: token ids of each prompt, complete (chat template applied).
+        max_new_tokens: longest answer, in tokens.
+        batch_size: prompts at a time.
+        description: text of the progress bar.
+        progress: whether to show it, with the time that is left.
+        on_batch: told the indices and the answers of each batch as soon as it is done.
+
+    Returns:
+        Token ids of each answer, in the order of `prompts`, with the end-of-sequence token where the model gave one.
+    """
+    config = generation_config(model, tokenizer, max_new_tokens)
+    eos = {config.eos_token_id} if isinstance(config.eos_token_id, int) else set(config.eos_token_id or [])
+    device = next(model.parameters()).device
+    answers: list[list[int]] = [[] for _ in prompts]
+    with (
+        gathered(*model.parameters()),
+        without_dropout(model),
+        tqdm(total=len(prompts), desc=description, disable=not progress) as bar,
+    ):
+        for batch in length_sorted_batches([len(p) for p in prompts], batch_size):
+            width = max(len(prompts[i]) for i in batch)
+            ids = torch.full((len(batch), width), config.pad_token_id, dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for row, i in enumerate(batch):
+                ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
+                mask[row, width - len(prompts[i]) :] = 1
+            output = model.generate(  # type: ignore[operator]
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                generation_config=config,
+                synced_gpus=False,  # ranks may have different numbers of batches
+            )
+            for i, tokens in zip(batch, output[:, width:].tolist(), strict=True):
+                end = next((k + 1 for k, token in enumerate(tokens) if token in eos), len(tokens))
+                answers[i] = tokens[:end]
+            if on_batch is not None:
+                on_batch(batch, [answers[i] for i in batch])
+            bar.update(len(batch))
+    return answers

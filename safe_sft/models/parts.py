@@ -1,0 +1,100 @@
+"""The parts of a model: the base in a PEFT wrapper, the backbone, the language-model head."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from .sharding import whole
+
+
+def is_peft_model(model: nn.Module) -> bool:
+    """Whether `model` is wrapped by PEFT (False where PEFT is not in use at all)."""
+    from accelerate.utils import is_peft_model as check
+
+    return check(model)
+
+
+def is_quantised(weight: Tensor) -> bool:
+    """Whether `weight` holds packed bits; those of bitsandbytes may be stored as floating-point numbers."""
+    return not weight.is_floating_point() or hasattr(weight, "quant_state")
+
+
+def base_model(model: nn.Module) -> PreTrainedModel:
+    """The `transformers` model inside a PEFT wrapper, or `model` itself."""
+    return model.get_base_model() if is_peft_model(model) else model  # type: ignore[operator,return-value]
+
+
+def backbone(model: nn.Module) -> nn.Module:
+    """The module whose output has `.last_hidden_state`: everything but the language-model head."""
+    inner = base_model(model)
+    found = inner.base_model
+    if found is inner:
+        raise ValueError(
+            f"{type(inner).__name__} has no separate backbone and head, so its hidden states cannot be read. "
+            "Load the model with `AutoModelForCausalLM`."
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class LogitHead:
+    """How hidden states become logits: `cap(scale · (W h + b))`.
+
+    Attributes:
+        weight: `(vocab, d)`.
+        bias: `(vocab,)` or None.
+        scale: constant factor on the logits.
+        softcap: `c` in `c·tanh(z / c)`, or None.
+        trained: whether the optimizer changes `weight` or `bias`.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    scale: float
+    softcap: float | None
+    trained: bool
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "LogitHead":
+        """Read the head of `model`.
+
+        Raises:
+            ValueError: when the head is quantised.
+        """
+        inner = base_model(model)
+        head = inner.get_output_embeddings()
+        weight, bias = head.weight, getattr(head, "bias", None)
+        if is_quantised(weight):
+            raise ValueError(
+                f"The language-model head is quantised ({weight.dtype}), so logits cannot be compared. "
+                "Leave it out with `llm_int8_skip_modules=['lm_head']` in `BitsAndBytesConfig`."
+            )
+        config = inner.config.get_text_config()
+        trained = weight.requires_grad or (bias is not None and bias.requires_grad)
+        return cls(weight, bias, _logit_scale(config), getattr(config, "final_logit_softcapping", None), trained)
+
+    def frozen_copy(self) -> "LogitHead":
+        """The head as it is now, whatever training does to it."""
+        bias = None if self.bias is None else self.bias.detach().clone()
+        return replace(self, weight=self.weight.detach().clone(), bias=bias, trained=False)
+
+    def to(self, device: torch.device) -> "LogitHead":
+        """The head on `device`."""
+        return replace(self, weight=self.weight.to(device), bias=None if self.bias is None else self.bias.to(device))
+
+    def gathered(self) -> "LogitHead":
+        """The head with whole tensors, where FSDP2 or ZeRO-3 cuts them up."""
+        return replace(self, weight=whole(self.weight), bias=None if self.bias is None else whole(self.bias))
+
+
+def _logit_scale(config: object) -> float:
+    """The constant factor that an architecture puts on its logits; the same fields as TRL's fused head reads."""
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        if getattr(config, name, None) is not None:
+            return float(getattr(config, name))
+    divisor = getattr(config, "logits_scaling", None)
+    if divisor is None:
+        return 1.0
+    return float(divisor) if getattr(config, "model_type", "") == "hyperclovax" else 1.0 / divisor

@@ -1,0 +1,167 @@
+"""A recipe for a model, a data set and a GPU: the settings that fit, with the reasons beside them."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from trl import ModelConfig
+
+from ..config.safe_sft_config import SafeSFTConfig
+from ..data.files import FILE_BUILDERS
+from ..data.tasks import TASKS
+from .data import assumed_rows, count_safety_rows
+from .gpus import GPUS, OVERHEAD_BYTES, UTILIZATION, find_gpu, memory_of
+from .plan import Plan, make_plan
+from .report import size
+
+#: Task rows of an optimizer step.
+ROWS = 16
+#: An estimate is taken for so much more than it says.
+MARGIN = 1.1
+LENGTHS = (1024, 512, 256)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a model is trained.
+
+    Attributes:
+        quantized: 4-bit weights.
+        batch: task rows of a micro-step.
+        max_length: tokens of a row.
+        checkpointing: gradient checkpointing.
+    """
+
+    quantized: bool
+    batch: int
+    max_length: int
+    checkpointing: bool = True
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-steps of a step."""
+        return ROWS // self.batch
+
+    @property
+    def optim(self) -> str:
+        """The optimizer; paged where memory is short."""
+        return "paged_adamw_32bit" if self.quantized else "adamw_torch_fused"
+
+    def plan(self, model: str, method: str) -> Plan:
+        """What it takes."""
+        args = SafeSFTConfig(
+            "unused",
+            safety_method=method,
+            use_cpu=True,  # it is planned on any machine
+            bf16=True,
+            per_device_train_batch_size=self.batch,
+            gradient_accumulation_steps=self.accumulation,
+            max_length=self.max_length,
+            gradient_checkpointing=self.checkpointing,
+            optim=self.optim,
+        )
+        config = ModelConfig(
+            model_name_or_path=model,
+            dtype="bfloat16",
+            load_in_4bit=self.quantized,
+            use_bnb_nested_quant=self.quantized,
+            use_peft=True,
+            lora_target_modules=["all-linear"],
+        )
+        safety = count_safety_rows(None, None, self.max_length, args.replay_max_new_tokens)
+        return make_plan(
+            args, config, assumed_rows(None, self.max_length, "task rows"), safety, utilization=UTILIZATION
+        )
+
+
+def write_recipe(model: str, data: str, gpu: str, method: str, path: str = "recipe.yaml") -> str:
+    """The text of a recipe.
+
+    Args:
+        model: local folder or Hub name.
+        data: a task of this package, a local file, or a data set of the Hub.
+        gpu: name, or memory such as `24GB`.
+        method: `safety_method`.
+        path: where it will be, for its header.
+
+    Raises:
+        FileNotFoundError: when `data` looks like a file and does not exist.
+        ValueError: when the model, the method or the GPU is unknown, or the model does not fit.
+    """
+    if Path(data).suffix in FILE_BUILDERS and not Path(data).is_file():
+        raise FileNotFoundError(f"The data file '{data}' does not exist (looked in {Path.cwd()}). Check the path.")
+    setting, plan = fitting(model, method, _memory(gpu), gpu)
+    template = files(__package__).joinpath("templates/recipe.yaml.j2").read_text(encoding="utf-8")
+    name = model.rstrip("/").split("/")[-1].lower()
+    return (
+        Environment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=False)
+        .from_string(template)
+        .render(
+            model=model,
+            model_yaml=json.dumps(model),
+            data=data,
+            data_yaml=json.dumps(data),
+            data_field="task" if data in TASKS else "dataset_name",
+            method=method,
+            method_yaml=json.dumps(method),
+            gpu=gpu,
+            path=path,
+            output_dir=json.dumps(f"outputs/{name}-{method}"),
+            peak=size(plan.device_bytes),
+            parameters=f"{plan.parameters:,}",
+            trainable=f"{plan.trainable:,}",
+            replays=plan.schedule.replay_rows > 0,
+            quantized=setting.quantized,
+            batch=setting.batch,
+            accumulation=setting.accumulation,
+            max_length=setting.max_length,
+            checkpointing=setting.checkpointing,
+            optim=setting.optim,
+        )
+    )
+
+
+def fitting(model: str, method: str, memory: int, gpu: str) -> tuple[Setting, Plan]:
+    """The first setting that fits, from 16-bit weights and large batches down.
+
+    Raises:
+        ValueError: when none does.
+    """
+    least = math.inf
+    for setting in _settings():
+        plan = setting.plan(model, method)
+        if not _fits(plan, memory):
+            least = min(least, plan.device_bytes)
+            continue
+        whole = Setting(setting.quantized, setting.batch, setting.max_length, checkpointing=False)
+        without = whole.plan(model, method)
+        return (whole, without) if _fits(without, memory) else (setting, plan)
+    raise ValueError(
+        f"`--model {model}` does not fit on `--gpu {gpu}`: even 4-bit weights and one row of {LENGTHS[-1]} tokens "
+        f"take {size(int(least * MARGIN) + OVERHEAD_BYTES)}. Choose a larger GPU or a smaller model."
+    )
+
+
+def _settings() -> Iterator[Setting]:
+    for batch in (8, 4, 2):
+        yield Setting(False, batch, LENGTHS[0])
+    for batch in (8, 4, 2, 1):
+        yield Setting(True, batch, LENGTHS[0])
+    for length in LENGTHS[1:]:
+        yield Setting(True, 1, length)
+
+
+def _fits(plan: Plan, memory: int) -> bool:
+    return plan.device_bytes * MARGIN + OVERHEAD_BYTES <= memory
+
+
+def _memory(gpu: str) -> int:
+    memory = memory_of(gpu)
+    if gpu[:1].isalpha() and not find_gpu(gpu).has_bf16:
+        able = ", ".join(g.name for g in GPUS.values() if g.has_bf16)
+        raise ValueError(f"`--gpu {gpu}` has no bf16, which the recipe trains in. Choose one that has: {able}.")
+    return memory

@@ -1,0 +1,108 @@
+"""An adapter that was trained before and is trained further: on its base, which is loaded as TRL would load it."""
+
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.logging import get_logger
+from peft import PeftConfig, PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from trl import ModelConfig, get_peft_config, get_quantization_config
+
+from ..config.safe_sft_config import SafeSFTConfig
+from ..config.script_arguments import SafeScriptArguments
+from ..models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, locate, tokenizer_folder
+
+logger = get_logger(__name__)
+
+#: What a recipe may say of a LoRA: its field and that of the adapter's configuration.
+_LORA = {
+    "lora_r": "r",
+    "lora_alpha": "lora_alpha",
+    "lora_dropout": "lora_dropout",
+    "use_rslora": "use_rslora",
+    "use_dora": "use_dora",
+}
+
+
+def load_adapter(name: str, args: SafeSFTConfig, model: ModelConfig) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    """The adapter `name`, trainable, on `model.model_name_or_path`; and the tokenizer that was saved with it.
+
+    Args:
+        name: folder or Hub name of the adapter.
+        args: `model_init_kwargs` holds how the base is loaded; taken out, because it has then been used.
+        model: the base. With `use_peft`, its LoRA settings must be those of the adapter.
+
+    Raises:
+        FileNotFoundError: when the adapter or its safetensors are missing.
+        ValueError: when the LoRA settings differ from the adapter's.
+    """
+    folder, base_name = _folder(name), str(model.model_name_or_path)
+    config = PeftConfig.from_pretrained(str(folder))
+    _check_settings(name, config, model)
+    _warn_of_other_base(name, config, base_name)
+    kwargs: Any = args.model_init_kwargs or {}
+    options: dict[str, Any] = {**kwargs, "trust_remote_code": args.trust_remote_code}
+    args.model_init_kwargs = None
+    quantization = get_quantization_config(model)
+    if quantization is not None:
+        options |= {"quantization_config": quantization, "device_map": {"": PartialState().device}}
+    base = AutoModelForCausalLM.from_pretrained(base_name, **options)
+    source = tokenizer_folder([folder])
+    tokenizer = AutoTokenizer.from_pretrained(
+        source or base_name,
+        revision=None if source else model.model_revision,
+        trust_remote_code=args.trust_remote_code,
+    )
+    return PeftModel.from_pretrained(base, str(folder), is_trainable=True), tokenizer
+
+
+def _folder(name: str) -> Path:
+    try:
+        folder = locate(name)
+    except OSError as error:  # of the Hub and of its cache, too
+        raise FileNotFoundError(
+            f"`adapter_name_or_path={name!r}` is neither a folder nor to be had from the Hub: {error}"
+        ) from error
+    for file in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(
+                f"`adapter_name_or_path={name!r}` has no {file} (looked in {folder}). Name a folder that training "
+                "with `use_peft` wrote, or a Hub repository with one."
+            )
+    return folder
+
+
+def _check_settings(name: str, config: PeftConfig, model: ModelConfig) -> None:
+    """A setting of a LoRA describes a new adapter: it must not say something else than the one that there is."""
+    wanted = get_peft_config(model)
+    if wanted is None:
+        return
+    for field, attribute in _LORA.items():
+        own, asked = getattr(config, attribute, None), getattr(model, field)
+        if own != asked:
+            raise ValueError(
+                f"`{field}={asked!r}` is for a new adapter, and `adapter_name_or_path={name!r}` has {own!r}. Set "
+                f"`{field}: {own}`, or `use_peft: false` to take all of the adapter's own settings."
+            )
+
+
+def _warn_of_other_base(name: str, config: PeftConfig, base: str) -> None:
+    own = config.base_model_name_or_path or base
+    if own != base and Path(own).resolve() != Path(base).resolve():
+        logger.warning(
+            f"The adapter '{name}' was trained on '{own}', and goes on here on '{base}': right only if one is a copy "
+            "of the other."
+        )
+
+
+def _model(script: SafeScriptArguments, args: SafeSFTConfig, model: ModelConfig) -> dict[str, Any]:
+    """What the trainer is to make a model of: a name with a new adapter or none, or an adapter that goes on."""
+    if script.adapter_name_or_path is not None:
+        adapter, tokenizer = load_adapter(script.adapter_name_or_path, args, model)
+        return {"model": adapter, "processing_class": tokenizer}
+    return {
+        "model": model.model_name_or_path,
+        "quantization_config": get_quantization_config(model),
+        "peft_config": get_peft_config(model),
+    }

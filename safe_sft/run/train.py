@@ -1,0 +1,126 @@
+"""A whole run: measure, train, measure, save, check, show, push."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.logging import get_logger
+from transformers.trainer_utils import get_last_checkpoint
+
+from ..config.safe_sft_config import SafeSFTConfig
+from ..config.script_arguments import SafeScriptArguments
+from ..evaluation import Check, Evaluation, load_model
+from ..evaluation.output.results import results
+from ..hub import write_safety
+from ..models.adapters import adapter_from
+from ..models.folders import ADAPTER_CONFIG
+from ..models.modes import placed
+from ..trainer.compatibility import weights_are_cut_up
+from ..trainer.safe_sft_trainer import SafeSFTTrainer
+from .gate import PushRefused, gate_checks, require_passed
+from .measure import Answers, Questions, evaluation_of, read_questions
+from .summary import print_summary
+
+logger = get_logger(__name__)
+
+
+def train(trainer: SafeSFTTrainer, script: SafeScriptArguments, recipe: Mapping[str, Any] | None = None) -> None:
+    """Measure, train, measure, save; print one table; push, where that is asked for and the gate allows it.
+
+    Args:
+        trainer: from `build_trainer`.
+        script: which data.
+        recipe: the resolved recipe, for the model card.
+
+    Raises:
+        HubError: when the push failed; the model is saved.
+        PushRefused: when the model failed its gate; it is saved, and nothing is pushed.
+        ValueError: when what is to be measured with cannot be read.
+    """
+    args = trainer.args
+    questions = read_questions(script)
+    trainer.card.recipe, trainer.card.safety_set = recipe, script.safety_dataset_name
+    answers = [_ask(trainer, questions, "before")]
+    trainer.card.measured = results(evaluation_of(answers, args))
+    trainer.train(resume_from_checkpoint=_checkpoint(args.resume_from_checkpoint))
+    with trainer.deployed():
+        if questions.suites and weights_are_cut_up(trainer):
+            logger.warning("Safety is not measured on sharded weights. Run `safe-sft evaluate` on what was saved.")
+        else:
+            answers.append(_ask(trainer, questions, "after"))
+        trainer.save_model(args.output_dir, _internal_call=True)  # which does not push
+    merge = _of_merge(trainer, questions)
+    evaluation = evaluation_of([*answers, *merge], args)
+    checks = gate_checks(script, evaluation)
+    _record(trainer, evaluation, checks)
+    if args.push_to_hub:
+        if script.push_requires_gate and args.merge_after_training and not merge:
+            raise PushRefused(f"The merge in '{args.merged_dir}' was not measured, so nothing was pushed.")
+        require_passed(checks, str(args.output_dir), str(trainer.hub_model_id or args.hub_model_id))
+        trainer.push_to_hub()
+    trainer.end()
+
+
+def _ask(trainer: SafeSFTTrainer, questions: Questions, name: str) -> Answers:
+    """What the trainer's model answers now, logged."""
+    with placed(trainer.model, trainer.args.device), trainer.accelerator.autocast():
+        answers = questions.ask(trainer.model, trainer.processing_class, trainer.args, name)
+    if rates := answers.logs():
+        trainer.log(rates)
+    return answers
+
+
+def _of_merge(trainer: SafeSFTTrainer, questions: Questions) -> list[Answers]:
+    """What the merge answers: an adapter on the trained model's own base, or else a second model beside it."""
+    if not questions.suites or trainer.args.merge_after_training is None:
+        return []
+    ask = partial(questions.ask, tokenizer=trainer.processing_class, args=trainer.args, name="merged")
+    folder = trainer.args.merged_dir
+    if (Path(folder) / ADAPTER_CONFIG).is_file():
+        with adapter_from(trainer.model, folder) as model, trainer.accelerator.autocast():
+            return [ask(model)]
+    try:
+        model, _ = load_model(folder, trust_remote_code=trainer.args.trust_remote_code)
+        return [ask(model)]
+    except torch.OutOfMemoryError:
+        logger.warning(
+            f"The merge is not measured: no memory is left for it beside the trained model. It is in '{folder}'; "
+            f"measure it with `safe-sft evaluate --model {folder}`."
+        )
+        return []
+
+
+def _record(trainer: SafeSFTTrainer, evaluation: Evaluation, checks: list[Check]) -> None:
+    """Write the numbers and the card beside the model, and show them."""
+    trainer.card.measured = results(evaluation, checks)
+    if trainer.is_world_process_zero():
+        write_safety(str(trainer.args.output_dir), trainer.card.measured, trainer.facts)
+        if trainer.args.merge_after_training is not None:  # whoever pushes the merge alone finds the gate, too
+            write_safety(trainer.args.merged_dir, trainer.card.measured, trainer.facts)
+        trainer.create_model_card()
+        print_summary(trainer.state, trainer.args.safety_method, evaluation)
+        print(f"Saved to {trainer.args.output_dir}")
+
+
+def require_checkpoint(args: SafeSFTConfig) -> None:
+    """Find out, before anything is loaded and measured, whether there is a checkpoint to resume from.
+
+    Raises:
+        FileNotFoundError: when there is none.
+    """
+    asked, output = _checkpoint(args.resume_from_checkpoint), Path(str(args.output_dir))
+    if asked is True and not (output.is_dir() and get_last_checkpoint(str(output))):
+        raise FileNotFoundError(
+            f"`resume_from_checkpoint: true` finds no checkpoint in `output_dir={str(output)!r}`. Remove it to train "
+            "from the beginning."
+        )
+    if isinstance(asked, str) and not Path(asked).is_dir():
+        raise FileNotFoundError(
+            f"`resume_from_checkpoint={asked!r}` is no folder (looked in {Path.cwd()}). Check the path."
+        )
+
+
+def _checkpoint(value: str | None) -> str | bool | None:
+    return {"true": True, "false": None}.get(str(value).lower(), value)

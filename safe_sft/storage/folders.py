@@ -1,0 +1,60 @@
+"""Output folders: complete, or not there."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+
+@contextmanager
+def complete_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
+    """A new folder beside `output`, which takes its name when all is written, and is deleted when something fails.
+
+    Args:
+        output: the folder to be.
+        overwrite: whether one that is there, and not empty, may be replaced.
+
+    Yields:
+        The folder to write to, `.<name>.partial-…`.
+
+    Raises:
+        FileExistsError: when `output` is there and not empty, and may not be replaced.
+    """
+    check_output(output, overwrite=overwrite)
+    output = output.absolute()
+    partial = output.with_name(f".{output.name}.partial-{uuid4().hex[:8]}")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        _take_place(partial, output)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        FileExistsError: when `output` is there and not empty, and may not be replaced.
+    """
+    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not overwrite):
+        raise FileExistsError(
+            f"The output '{output}' exists and is not empty. Choose another folder, or pass `--overwrite` "
+            "(`overwrite=True`) to replace it."
+        )
+
+
+def _take_place(partial: Path, output: Path) -> None:
+    if not output.exists():
+        partial.replace(output)
+        return
+    old = output.with_name(f".{output.name}.old-{uuid4().hex[:8]}")
+    output.replace(old)
+    try:
+        partial.replace(output)
+    except OSError:
+        old.replace(output)
+        raise
+    shutil.rmtree(old)

@@ -1,0 +1,166 @@
+"""Callbacks of the trainer: attack success during training, and what methods do after a step."""
+
+import weakref
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol, runtime_checkable
+
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..data import builtin_prompts
+from ..data.safety_rows import Messages
+from ..evaluation import Case, Suite, measure_asr
+from ..evaluation.judges import Judge
+from ..methods import SafetyMethod
+
+
+class MethodsCallback(TrainerCallback):
+    """Lets the methods follow the weights.
+
+    Args:
+        methods: of the trainer.
+    """
+
+    def __init__(self, methods: Sequence[SafetyMethod]):
+        self._methods = methods
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Tell each method that the weights have moved."""
+        for method in self._methods:
+            method.after_step(kwargs["model"])
+
+
+@runtime_checkable
+class Deployable(Protocol):
+    """A trainer whose weights in training are not those that are used."""
+
+    def deployed(self) -> AbstractContextManager[None]:
+        """Inside, the model has the weights that are used."""
+
+
+class SafetyEvalCallback(TrainerCallback):
+    """Logs `eval_asr`, `eval_asr_low` and `eval_asr_high` on a fixed subset of prompts.
+
+    They go wherever the trainer logs to, at every evaluation, and every `steps` steps where that is given. At an
+    evaluation they are among its metrics, so `metric_for_best_model="eval_asr"` (with `greater_is_better=False`) and
+    early stopping on it work.
+
+    Args:
+        trainer: the trainer that this is added to.
+        prompts: harmful requests; the built-in held-out ones by default.
+        size: how many of them are used, evenly spread, the same ones each time.
+        steps: measure after every so many steps; None measures at evaluations alone.
+        max_asr: stop training once the lower end of the interval is above it: when it is sure that the model has
+            forgotten too much. None never stops.
+        judge: refusal phrases by default.
+        max_new_tokens: longest answer, in tokens.
+        batch_size: prompts at a time, per device.
+
+    Raises:
+        ValueError: when `steps` or `size` is less than 1, or `max_asr` is not a share.
+
+    Example:
+        >>> trainer.add_callback(SafetyEvalCallback(trainer, steps=50, max_asr=0.1))
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        prompts: Sequence[str | Messages] | None = None,
+        *,
+        size: int = 64,
+        steps: int | None = None,
+        max_asr: float | None = None,
+        judge: Judge | None = None,
+        max_new_tokens: int = 64,
+        batch_size: int = 32,
+    ):
+        if steps is not None and steps < 1:
+            raise ValueError(f"`steps={steps}` must be at least 1. Leave it out to measure at evaluations alone.")
+        if max_asr is not None and not 0 <= max_asr <= 1:
+            raise ValueError(f"`max_asr={max_asr}` is not a share. Give a number from 0 to 1, such as 0.1.")
+        if prompts is None:
+            prompts = [prompt.prompt for prompt in builtin_prompts("harmful_heldout")]
+        self._cases = Suite("during training", tuple(map(Case.of, prompts)), "", "").subset(size).cases
+        # The trainer holds its callbacks; a reference back would keep its model alive after it is gone.
+        self._trainer = weakref.ref(trainer)
+        self._steps, self._max_asr = steps, max_asr
+        self._judge, self._max_new_tokens, self._batch_size = judge, max_new_tokens, batch_size
+        self._last: dict[str, float] | None = None
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """The weights are about to change: what was measured is no longer theirs."""
+        self._last = None
+        return control
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """The best weights may have been loaded."""
+        self._last = None
+        return control
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Measure and log every `steps` steps, except where an evaluation is about to."""
+        if self._steps is not None and state.global_step % self._steps == 0 and not control.should_evaluate:
+            self._log(self._measure(), control)
+            self._stop_if_forgotten(control)
+        return control
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> TrainerControl:
+        """Add the numbers to an evaluation's metrics, which choose the best model, and log them."""
+        measured = self._measure()
+        if metrics is not None:
+            metrics.update(measured)
+        self._log(measured, control)
+        self._stop_if_forgotten(control)
+        return control
+
+    def _measure(self) -> dict[str, float]:
+        """The rates of the present weights; every rank must call it."""
+        if self._last is None:
+            trainer = self._owner
+            # `SafeSFTTrainer` says which weights are to be used; other trainers have one set.
+            deployed = trainer.deployed() if isinstance(trainer, Deployable) else nullcontext()
+            with deployed, trainer.accelerator.autocast():
+                report = measure_asr(
+                    trainer.accelerator.unwrap_model(trainer.model),
+                    trainer.processing_class,  # type: ignore[arg-type]
+                    [case.messages or case.prompt for case in self._cases],
+                    judge=self._judge,
+                    max_new_tokens=self._max_new_tokens,
+                    batch_size=self._batch_size,
+                    description="Attack success",
+                )
+            low, high = report.asr.interval
+            self._last = {"eval_asr": report.asr.value, "eval_asr_low": low, "eval_asr_high": high}
+        return self._last
+
+    def _log(self, measured: dict[str, float], control: TrainerControl) -> None:
+        should_log = control.should_log
+        # `Trainer.log` itself: SFT trainers would average the losses since the last log into this line.
+        Trainer.log(self._owner, dict(measured))
+        control.should_log = should_log  # logging takes it back, and the losses of this step are still to come
+
+    def _stop_if_forgotten(self, control: TrainerControl) -> None:
+        if self._max_asr is not None and self._measure()["eval_asr_low"] > self._max_asr:
+            control.should_training_stop = True
+
+    @property
+    def _owner(self) -> Trainer:
+        trainer = self._trainer()
+        assert trainer is not None, "the trainer calls its callbacks, so it is there"
+        return trainer

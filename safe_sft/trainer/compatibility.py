@@ -1,0 +1,159 @@
+"""Which settings of TRL clash with which safety methods, said before anything is trained."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from accelerate.utils import DistributedType
+
+from ..methods import SafetyMethod, WeightAnchor
+from ..models.adapters import adapter_is_fresh, aligned_without_adapter
+from ..models.parts import LogitHead, base_model, is_peft_model
+from .hub_trainer import HubTrainer
+
+
+def must_join(trainer: HubTrainer) -> bool:
+    """Whether a second forward with gradient is not possible.
+
+    DDP with reentrant checkpointing marks parameters ready twice; where weights are cut up, every rank must run as
+    many forwards.
+    """
+    if weights_are_cut_up(trainer):
+        return True
+    return trainer.accelerator.num_processes > 1 and _reentrant(trainer)
+
+
+def weights_are_cut_up(trainer: HubTrainer) -> bool:
+    """Whether no rank holds the whole weights while it trains: under FSDP and DeepSpeed ZeRO-3."""
+    return trainer.accelerator.distributed_type == DistributedType.FSDP or _is_zero3(trainer)
+
+
+def check_compatibility(trainer: HubTrainer, methods: Sequence[SafetyMethod]) -> None:
+    """Refuse what would train something else than it says.
+
+    Raises:
+        ValueError: with the method, the setting and the remedy.
+    """
+    args = trainer.args
+    if args.merge_after_training is not None:
+        _check_merge(trainer.model)
+    if weights_are_cut_up(trainer) and (args.safety_eval_steps or args.safety_max_asr):
+        raise ValueError(
+            "`safety_eval_steps` and `safety_max_asr` do not work with FSDP and DeepSpeed ZeRO-3: sharded weights do "
+            "not generate. Remove them, and run `safe-sft evaluate` on checkpoints."
+        )
+    for method in methods:
+        for clash, remedy in _clashes(trainer, method):
+            raise ValueError(f"`safety_method='{method.name}'` does not work with {clash}. {remedy}")
+
+
+def aligned_source(model: Any) -> str:
+    """Folder or Hub name that the aligned model was loaded from, for a merge with it.
+
+    Raises:
+        ValueError: when it is not known.
+    """
+    name = str(base_model(model).config._name_or_path)
+    if not name:
+        raise ValueError(
+            "`merge_after_training` needs the aligned model on disk or on the Hub, and this one was made in memory. "
+            "Pass the model by name, or merge with `safe-sft merge`."
+        )
+    return name
+
+
+def _check_merge(model: Any) -> None:
+    aligned_source(model)
+    if is_peft_model(model) and not adapter_is_fresh(model):
+        raise ValueError(
+            "`merge_after_training` merges with the base model, and this adapter has been trained before. Merge the "
+            "two adapters with `safe-sft merge` instead."
+        )
+
+
+def _clashes(trainer: HubTrainer, method: SafetyMethod) -> list[tuple[str, str]]:
+    clashes = []
+    accelerator = trainer.accelerator
+    parallelism = accelerator.parallelism_config
+    if parallelism is not None and max(parallelism.tp_size, parallelism.cp_size, parallelism.sp_size) > 1:
+        clashes.append(("tensor, context or sequence parallelism", "Use data parallelism alone."))
+    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+        clashes.append(("FSDP1", "Set `fsdp_version: 2` in the accelerate configuration."))
+    if _is_zero3(trainer):
+        clashes += _zero3_clashes(trainer, method)
+    if isinstance(method, WeightAnchor) and accelerator.num_processes > 1 and _reentrant(trainer):
+        clashes.append(
+            (
+                "reentrant gradient checkpointing under DDP",
+                "Set `gradient_checkpointing_kwargs={'use_reentrant': False}`.",
+            )
+        )
+    if accelerator.is_fsdp2 and "ema_on_cpu" in method.reads and trainer.args.ema_on_cpu:
+        clashes.append(("`ema_on_cpu` under FSDP2", "Leave it out: the average is sharded as the weights are."))
+    reads_states = method.needs_replay or method.needs_task_states
+    if method.needs_replay and trainer._is_vision_dataset and must_join(trainer):
+        clashes.append(
+            (
+                "images in the training set, where replayed rows take a forward of their own, under FSDP, ZeRO-3, or "
+                "with reentrant gradient checkpointing on several processes",
+                "Use DDP with `gradient_checkpointing_kwargs={'use_reentrant': False}`, or choose `l2`.",
+            )
+        )
+    if method.divergence is not None and trainer.args.neftune_noise_alpha:
+        clashes.append(
+            ("NEFTune: its noise would count as forgetting", "Remove `neftune_noise_alpha`, or choose `er` or `l2`.")
+        )
+    if method.needs_task_states and not aligned_without_adapter(trainer.model):
+        clashes.append(
+            (
+                "full tuning, an adapter trained before, or base weights trained beside it: the aligned model is "
+                "not at hand for the task rows",
+                "Start a fresh LoRA adapter, or choose `der`.",
+            )
+        )
+    if reads_states and is_peft_model(trainer.model) and trainer.model.active_peft_config.is_prompt_learning:
+        clashes.append(("prompt-learning adapters, which add virtual tokens", "Use LoRA."))
+    return clashes
+
+
+def _zero3_clashes(trainer: HubTrainer, method: SafetyMethod) -> list[tuple[str, str]]:
+    """ZeRO-3 empties weights between uses; a frozen head is gathered for a loss, and nothing else is."""
+    elsewhere = "use FSDP2, which shards the weights as well, ZeRO-2, or DDP."
+    args, clashes = trainer.args, []
+    if not method.needs_replay and not method.needs_task_states:
+        return [
+            ("DeepSpeed ZeRO-3, which empties weights between uses", f"Choose `der`, `er` or `lwf`, or {elsewhere}")
+        ]
+    if LogitHead.of(trainer.model).trained:
+        clashes.append(
+            ("a trained head under DeepSpeed ZeRO-3", f"Train a LoRA that leaves the head frozen, or {elsewhere}")
+        )
+    cached = args.teacher == "cached" or args.teacher_cache is not None
+    if method.needs_teacher and (cached or not aligned_without_adapter(trainer.model)):
+        clashes.append(
+            (
+                "a cached teacher under DeepSpeed ZeRO-3",
+                f"Start a fresh LoRA adapter, whose teacher is `online`, choose `er`, or {elsewhere}",
+            )
+        )
+    if method.needs_replay and trainer.aux_loss_enabled:
+        clashes.append(
+            (
+                "an auxiliary loss of experts under DeepSpeed ZeRO-3, where replayed rows take a forward of their own",
+                f"Set `router_aux_loss_coef: 0`, choose `lwf`, or {elsewhere}",
+            )
+        )
+    return clashes
+
+
+def _is_zero3(trainer: HubTrainer) -> bool:
+    accelerator = trainer.accelerator
+    return bool(
+        accelerator.distributed_type == DistributedType.DEEPSPEED
+        and accelerator.state.deepspeed_plugin.zero_stage == 3
+    )
+
+
+def _reentrant(trainer: HubTrainer) -> bool:
+    args = trainer.args
+    kwargs: Any = args.gradient_checkpointing_kwargs or {}
+    return args.gradient_checkpointing and bool(kwargs.get("use_reentrant"))

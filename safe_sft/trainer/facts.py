@@ -1,0 +1,81 @@
+"""What a trainer knows of its run, for the card."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from ..config.safe_sft_config import SafeSFTConfig
+from ..hub.facts import CardContent, RunFacts, SafetyRows, Term
+from ..methods import ImportanceAnchor, SafetyMethod
+from ..methods.base import WeightAnchor
+from ..models.parts import base_model
+from ..replay import CachedTeacher, Teacher
+from ..storage.hub import hub_name
+from ..version import __version__
+
+_PACKAGES = ("trl", "transformers", "peft", "torch", "datasets")
+
+
+def run_facts(
+    args: SafeSFTConfig,
+    terms: Sequence[tuple[SafetyMethod, float]],
+    *,
+    model: Any,
+    safety_rows: SafetyRows | None,
+    teacher: Teacher | None,
+    card: CardContent,
+) -> RunFacts:
+    """The facts of a trainer.
+
+    Args:
+        args: of the trainer.
+        terms: its methods and their weights.
+        model: that is trained.
+        safety_rows: those that the methods use.
+        teacher: of the methods.
+        card: what the trainer cannot know.
+    """
+    config = base_model(model).config
+    base = hub_name(str(config._name_or_path))
+    if safety_rows is not None:
+        safety_rows = replace(safety_rows, name=card.safety_set or safety_rows.name)
+    replays = any(method.needs_replay for method, _ in terms)
+    share = args.replay_batch_size / (args.replay_batch_size + args.per_device_train_batch_size)
+    return RunFacts(
+        method=args.safety_method,
+        terms=tuple(_term(method, weight, args) for method, weight in terms),
+        base_model=base,
+        base_revision=getattr(config, "_commit_hash", None) if base else None,
+        safety_rows=safety_rows,
+        replay_share=share if replays else None,
+        teacher=_teacher(terms, teacher),
+        data=card.data,
+        recipe=card.recipe,
+        versions=_versions(),
+    )
+
+
+def _term(method: SafetyMethod, weight: float, args: SafeSFTConfig) -> Term:
+    return Term(
+        method.name,
+        weight,
+        space=method.space if isinstance(method, WeightAnchor) else None,
+        estimator=method.estimator(args) if isinstance(method, ImportanceAnchor) else None,
+    )
+
+
+def _teacher(terms: Sequence[tuple[SafetyMethod, float]], teacher: Teacher | None) -> str | None:
+    if teacher is None or not any(method.needs_teacher for method, _ in terms):
+        return None
+    return "cached" if isinstance(teacher, CachedTeacher) else "online"
+
+
+def _versions() -> dict[str, str]:
+    found = {"safe_sft": __version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,113 @@
+"""The part of the trainer that writes the model's card and pushes it."""
+
+import os
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from accelerate.logging import get_logger
+from huggingface_hub import ModelCard
+from trl import SFTTrainer
+
+from ..config.safe_sft_config import SafeSFTConfig
+from ..hub.card import merge_into_card
+from ..hub.facts import CardContent, RunFacts
+from ..storage.hub import UNREACHED, HubError, hub_name, patiently, reason, upload
+from ..storage.writing import write_text
+
+logger = get_logger(__name__)
+
+
+class HubTrainer(SFTTrainer, ABC):
+    """`SFTTrainer` with a card that says how safe the model is, and pushes that do not give up at once.
+
+    Attributes:
+        card: what the card says beyond what the trainer knows.
+    """
+
+    args: SafeSFTConfig
+    card: CardContent
+    model: Any
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        self.card = CardContent()
+        super().__init__(*args, **kwargs)
+
+    @property
+    @abstractmethod
+    def facts(self) -> RunFacts:
+        """How the model is made."""
+
+    @abstractmethod
+    def deployed(self) -> AbstractContextManager[None]:
+        """Inside, `model` has the weights that are to be saved."""
+
+    def create_model_card(  # type: ignore[override]  # TRL's arguments are not those of `Trainer`
+        self,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        tags: str | list[str] | None = None,
+    ) -> None:
+        """Write TRL's card to `output_dir`, with how the model was kept safe, and how safe it is.
+
+        Args:
+            model_name: of the model; by default that of the repository or of `output_dir`.
+            dataset_name: on the Hub; the name of a file is left out.
+            tags: of the card.
+        """
+        if not self.is_world_process_zero():
+            return
+        folder = str(self.args.output_dir)
+        repo = self.hub_model_id or self.args.hub_model_id or os.path.basename(os.path.abspath(folder))
+        model_name = model_name or repo.split("/")[-1]
+        super().create_model_card(model_name, hub_name(dataset_name or (self.card.data or {}).get("source")), tags)
+        path = Path(folder, "README.md")
+        write_text(path, merge_into_card(ModelCard.load(path), self.facts, self.card.measured, model_name, repo))
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Create the repository, and try again where trying again may help.
+
+        Raises:
+            HubError: when it cannot be created.
+        """
+        try:
+            patiently(partial(super().init_hf_repo, token, private))
+        except UNREACHED as error:
+            raise HubError(
+                f"The repository '{self.args.hub_model_id or self.args.output_dir}' cannot be created on the Hub: "
+                f"{reason(error, token or self.args.hub_token)}."
+            ) from error
+
+    def push_to_hub(  # type: ignore[override]  # which passes on what it does not read
+        self, commit_message: str | None = "End of training", blocking: bool = True, **kwargs: Any
+    ) -> Any:
+        """Push what `save_model` saves, after saving it; and try again where trying again may help.
+
+        Args:
+            commit_message: of the commit.
+            blocking: whether to wait for the end of the upload.
+            kwargs: as in `SFTTrainer`.
+
+        Raises:
+            HubError: with the reason, and how to push again.
+        """
+        args = self.args
+        with self.deployed():
+            if not args.push_to_hub:  # then the repository is created first, and that may fail
+                self.save_model(_internal_call=True)
+                self.create_model_card()
+            try:
+                return super().push_to_hub(commit_message, blocking, **kwargs)
+            except UNREACHED as error:
+                token = kwargs.get("token") or args.hub_token
+                logger.warning(f"The push broke off ({reason(error, token)}). Going on with it.")
+                return upload(
+                    str(args.output_dir),
+                    str(self.hub_model_id),
+                    private=args.hub_private_repo,
+                    token=token,
+                    revision=kwargs.get("revision") or args.hub_revision,
+                    message=commit_message or "End of training",
+                )

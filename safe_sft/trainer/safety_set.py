@@ -1,0 +1,107 @@
+"""From what the user passes as `safety_dataset` to token rows and their teacher."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.logging import get_logger
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from ..config.safe_sft_config import SafeSFTConfig
+from ..data import SafetyRow, TokenizedRow, builtin_prompts, prompt_token_ids, read_safety_rows, tokenize_row
+from ..evaluation import RefusalPhrases, Verdict
+from ..models.modes import placed
+from ..replay import (
+    answer_prompts,
+)
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class SafetySet:
+    """Safety rows as the user gave them, checked.
+
+    Attributes:
+        rows: with an answer, or without one.
+        name: of the built-in prompts; None for rows of the user's.
+    """
+
+    rows: tuple[SafetyRow, ...]
+    name: str | None = None
+
+    @classmethod
+    def read(cls, dataset: Iterable[Mapping[str, Any]] | None) -> "SafetySet":
+        """Check `dataset`; None means the built-in prompts."""
+        if dataset is None:
+            return cls(
+                tuple(SafetyRow(prompt.prompt, None) for prompt in builtin_prompts("safety")), "built-in prompts"
+            )
+        return cls(tuple(read_safety_rows(dataset)))
+
+    @property
+    def digest(self) -> str:
+        """Of the texts, in order."""
+        return hashlib.sha256(json.dumps(self.rows, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+    def tokenize(
+        self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, args: SafeSFTConfig
+    ) -> list[TokenizedRow]:
+        """Token rows, in order; `model` answers the prompts that have no answer.
+
+        Raises:
+            ValueError: when no row keeps a supervised token.
+        """
+        asked = [i for i, row in enumerate(self.rows) if row.completion is None]
+        tokenized = {
+            i: tokenize_row(tokenizer, row, args.max_length)
+            for i, row in enumerate(self.rows)
+            if row.completion is not None
+        }
+        if asked:
+            prompts = [prompt_token_ids(tokenizer, self.rows[i].prompt) for i in asked]
+            with placed(model, args.device):
+                answers = answer_prompts(
+                    model,
+                    tokenizer,
+                    prompts,
+                    max_new_tokens=args.replay_max_new_tokens,
+                    max_length=args.max_length,
+                    batch_size=args.safety_eval_batch_size,
+                )
+            _warn_of_compliance(tokenizer, prompts, answers)
+            tokenized.update(zip(asked, answers, strict=True))
+        rows = [tokenized[i] for i in range(len(self.rows)) if tokenized[i].supervised_tokens]
+        if not rows:
+            raise ValueError(
+                f"None of the {len(self.rows)} safety rows keeps a token of its answer within "
+                f"`max_length={args.max_length}`. Raise `max_length`, or give shorter prompts."
+            )
+        if len(rows) < len(self.rows):
+            logger.warning(
+                f"{len(self.rows) - len(rows)} of {len(self.rows)} safety rows keep no token of their answer within "
+                f"`max_length={args.max_length}` and are left out."
+            )
+        return rows
+
+
+def _warn_of_compliance(
+    tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], answers: list[TokenizedRow]
+) -> None:
+    """Self-replay keeps what the model does; say so when that is not refusing."""
+    judge = RefusalPhrases()
+    texts = tokenizer.batch_decode(
+        [row.input_ids[len(prompt) :] for prompt, row in zip(prompts, answers, strict=True)],
+        skip_special_tokens=True,
+    )
+    refused = sum(judge("", text) is Verdict.REFUSED for text in texts)
+    if refused < len(texts) / 2 and PartialState().is_main_process:
+        logger.warning(
+            f"The model refuses only {refused} of the {len(texts)} safety prompts that it was to answer itself. "
+            "Replay keeps the behaviour of the model it starts from: start from an aligned model, or give the safety "
+            "rows a `completion`."
+        )

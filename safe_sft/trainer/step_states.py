@@ -1,0 +1,137 @@
+"""The hidden states that a step's terms are made of: replayed and task rows, the model's and the aligned model's."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate import Accelerator
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..config.safe_sft_config import SafeSFTConfig
+from ..data import TokenizedRow
+from ..methods import SafetyMethod, StepContext, TokenStates
+from ..models.parts import LogitHead, backbone
+from ..replay import HiddenStateTap, OnlineTeacher, ReplayBatch, ReplayPlan, Teacher, joining_is_cheaper
+from ..replay.joint import batch_layout
+from .teacher import make_teacher
+
+
+@dataclass(frozen=True)
+class MicroStep:
+    """Which micro-step a batch is: `index` of `count` in optimizer step `step`, all from 0."""
+
+    step: int
+    index: int
+    count: int
+
+
+class StepStates:
+    """Reads the states of each micro-step off the model.
+
+    Args:
+        model: the aligned model, on its device, not yet wrapped for distribution.
+        args: of the trainer.
+        accelerator: the trainer's.
+        methods: what the states are for.
+        rows: the safety rows; empty when no method replays.
+        tokenizer: the model's, with a padding token.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        args: SafeSFTConfig,
+        accelerator: Accelerator,
+        methods: Sequence[SafetyMethod],
+        rows: Sequence[TokenizedRow],
+        tokenizer: PreTrainedTokenizerBase,
+    ):
+        self._accelerator, self._rows = accelerator, rows
+        self._watches_task = any(method.needs_task_states for method in methods)
+        self._tap = HiddenStateTap(backbone(model), tokenizer.pad_token_id or 0)
+        self._online = OnlineTeacher(self._tap)
+        head = LogitHead.of(model)
+        # A head that is not trained is the aligned model's at every step.
+        self._teacher_head = head.frozen_copy() if head.trained else None
+        self.plan: ReplayPlan | None = None
+        self.teacher: Teacher | None = None
+        if rows:
+            self.plan = ReplayPlan(
+                tuple(row.supervised_tokens for row in rows),
+                rows_per_device=args.replay_batch_size,
+                micro_steps=args.gradient_accumulation_steps,
+                world_size=accelerator.num_processes,
+                seed=args.seed,
+            )
+        if any(method.needs_teacher for method in methods):
+            with accelerator.autocast():
+                self.teacher = make_teacher(model, tokenizer, self._tap, rows, args)
+
+    def replay_batch(self, micro_step: MicroStep) -> ReplayBatch | None:
+        """The rows to replay, or None when nothing is replayed."""
+        if self.plan is None:
+            return None
+        rows = self.plan.rows(micro_step.step, micro_step.index, self._accelerator.process_index)
+        return ReplayBatch.of(self._rows, rows, self._accelerator.device)
+
+    def joins(self, inputs: Mapping[str, Any], replay: ReplayBatch | None, must_join: bool) -> bool:
+        """Whether `replay` rides along with `inputs` in one forward."""
+        layout = batch_layout(inputs)
+        if replay is None or layout is None:
+            return False
+        return layout == "flattened" or must_join or joining_is_cheaper(tuple(inputs["input_ids"].shape), replay)
+
+    def listening(self, replay: ReplayBatch | None) -> AbstractContextManager[None]:
+        """The task's forward inside leaves its states, and those of `replay` when it rides along."""
+        return self._tap.listening(replay, task=self._watches_task)
+
+    def of_replay(self, model: Any, replay: ReplayBatch, joined: bool) -> TokenStates:
+        """The states that predict the replayed rows' answers."""
+        hidden = self._tap.replay_hidden() if joined else self._tap.forward_rows(model, replay)
+        return self._states(model, hidden, replay.targets, lambda: self._teacher_hidden(model, replay))
+
+    def of_task(self, model: Any, inputs: Mapping[str, Any]) -> TokenStates | None:
+        """The states that predict the task rows' supervised tokens."""
+        if not self._watches_task:
+            return None
+        hidden, labels = self._tap.task_hidden(), inputs["labels"]
+        rows, positions = (labels[:, 1:] != -100).nonzero(as_tuple=True)
+        index = rows * labels.size(1) + positions
+        batch = {key: value for key, value in inputs.items() if key != "labels"}
+        return self._states(
+            model,
+            hidden.reshape(-1, hidden.size(-1)).index_select(0, index.to(hidden.device)),
+            labels[rows, positions + 1],
+            lambda: self._online.task_hidden(model, batch, index),
+        )
+
+    def context(
+        self, micro_step: MicroStep, replay: TokenStates | None, task: TokenStates | None, task_share: float | Tensor
+    ) -> StepContext:
+        """What the methods see. Ranks average their gradients, so each counts its tokens `world_size` times."""
+        share = 0.0
+        if self.plan is not None:
+            tokens = self.plan.tokens(micro_step.step, micro_step.count)
+            share = self._accelerator.num_processes / max(1, tokens)
+        return StepContext(micro_step.index == 0, replay, task, share, task_share)
+
+    def _teacher_hidden(self, model: Any, replay: ReplayBatch) -> Tensor:
+        assert self.teacher is not None, "a method that reads the teacher says so in `needs_teacher`"
+        return self.teacher.hidden(model, replay)
+
+    def _states(self, model: Any, hidden: Tensor, targets: Tensor, teacher_hidden: Any) -> TokenStates:
+        head = LogitHead.of(model)
+        # The head of a model that is split over several GPUs can be on another than the last layer.
+        device = head.weight.device if head.weight.device.type == hidden.device.type else hidden.device
+        if self._teacher_head is not None:  # copied where the model was before FSDP or DeepSpeed moved it
+            self._teacher_head = self._teacher_head.to(device)
+        return TokenStates(
+            hidden.to(device),
+            targets.to(device),
+            head,
+            lambda: teacher_hidden().to(device),
+            self._teacher_head or head,
+            self._accelerator.autocast,
+        )

@@ -1,0 +1,83 @@
+"""Which teacher a run has, and what its states depend on."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from ..config.safe_sft_config import SafeSFTConfig
+from ..data import TokenizedRow
+from ..data.tokenization import rows_fingerprint
+from ..models.adapters import adapter_is_fresh, aligned_without_adapter, of_adapter
+from ..models.fingerprint import model_fingerprint, tokenizer_fingerprint
+from ..models.modes import placed
+from ..models.parts import base_model
+from ..replay import (
+    CachedTeacher,
+    HiddenStateTap,
+    OnlineTeacher,
+    Teacher,
+    build_teacher_cache,
+    download_teacher_cache,
+)
+from ..storage.hub import RemoteName
+
+
+def make_teacher(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    tap: HiddenStateTap,
+    rows: Sequence[TokenizedRow],
+    args: SafeSFTConfig,
+) -> Teacher:
+    """The teacher that `args` asks for; by default the one that stores nothing, where it is exact.
+
+    Raises:
+        ValueError: when `teacher="online"` would not be the aligned model, or the cache belongs to another.
+    """
+    switchable = aligned_without_adapter(model)
+    if args.teacher == "online" and not switchable:
+        raise ValueError(
+            "`teacher='online'` runs the model with its adapter switched off, which is the aligned model only for a "
+            "fresh LoRA adapter. This model is tuned in full or beside its adapter, or the adapter has been trained "
+            "or alters the base weights. Set `teacher: cached`, or leave it out."
+        )
+    if args.teacher == "online" or (switchable and args.teacher is None and args.teacher_cache is None):
+        return OnlineTeacher(tap)
+    provenance = teacher_provenance(model, tokenizer, rows, args)
+    digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:12]
+    remote = RemoteName.parse(args.teacher_cache or "")
+    if remote is not None:
+        return CachedTeacher(download_teacher_cache(remote, provenance))
+    # Names that begin with `_` stay behind when `Trainer` pushes the folder.
+    folder = args.teacher_cache or os.path.join(str(args.output_dir), f"_teacher-{digest}")
+    with placed(model, args.device):
+        cache = build_teacher_cache(
+            folder, tap, model, rows, provenance, batch_size=args.safety_eval_batch_size, device=args.device
+        )
+    return CachedTeacher(cache)
+
+
+def teacher_provenance(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[TokenizedRow], args: SafeSFTConfig
+) -> dict[str, Any]:
+    """What a teacher's states depend on, as plain values that can be compared and shown."""
+    config = base_model(model).config
+    quantization = getattr(config, "quantization_config", None)
+    adapter = {n: p for n, p in model.named_parameters() if of_adapter(n)}
+    return {
+        "model": Path(config._name_or_path).name,  # the folder may move; the digests below do not
+        "revision": getattr(config, "_commit_hash", None),
+        **model_fingerprint(model, {} if adapter_is_fresh(model) else adapter),
+        "dtype": str(config.dtype),
+        "autocast": "bf16" if args.bf16 else "fp16" if args.fp16 else None,
+        "quantization": None if quantization is None else json.loads(json.dumps(quantization.to_dict(), default=str)),
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "chat_template": hashlib.sha256(str(tokenizer.chat_template).encode()).hexdigest()[:16],
+        "rows": rows_fingerprint(rows),
+    }

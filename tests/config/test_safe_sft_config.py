@@ -1,0 +1,79 @@
+"""Bad input is refused with value, reason and remedy, before anything is loaded."""
+
+import pytest
+from trl import TrlParser
+
+from safe_sft import SafeSFTConfig
+from safe_sft.methods import DER, ER, L2
+from safe_sft.methods.registry import METHODS
+from tests.conftest import make_config
+
+
+@pytest.mark.parametrize(
+    ("method", "weight", "expected"),
+    [
+        ("none", None, []),
+        ("der", None, [(DER, DER.default_weight)]),
+        ("DER ", 0.5, [(DER, 0.5)]),
+        ("der+l2", "0.5+0.05", [(DER, 0.5), (L2, 0.05)]),
+        ("der+l2", [0.5, 0.05], [(DER, 0.5), (L2, 0.05)]),
+        ("der++", "1+2", [(DER, 1.0), (ER, 2.0)]),
+        ("der+++l2", "1+2+3", [(DER, 1.0), (ER, 2.0), (L2, 3.0)]),
+    ],
+)
+def test_terms(tmp_path, method, weight, expected):
+    assert make_config(tmp_path, safety_method=method, safety_weight=weight).safety_terms == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"safety_method": "ewcc"}, r"`safety_method='ewcc'` is unknown.*Choose from: .*der.*none"),
+        ({"safety_method": False}, "write `safety_method: none`"),
+        ({"safety_method": "der+der"}, "names a method twice"),
+        ({"safety_method": "der+"}, "there is no method ''"),
+        ({"safety_weight": "half"}, "is not a number"),
+        ({"safety_weight": -1.0}, "must be finite and at least 0"),
+        ({"safety_weight": float("nan")}, "must be finite"),
+        ({"safety_weight": "0.5+0.1"}, "has 2 weights for the 1 terms"),
+        ({"safety_method": "none", "safety_weight": 1.0}, "has 1 weights for the 0 terms"),
+        ({"safety_weight": False}, "is not a number"),
+        ({"safety_method": ""}, "`safety_method` is empty"),
+        ({"safety_method": "ema", "ema_decay": None}, "`ema_decay=None` must be a number"),
+        ({"safety_method": "ema", "ema_decay": 1}, "from 0 to 1"),
+        ({"merge_weight": "0.3"}, "`merge_weight='0.3'` must be a number"),
+        ({"per_device_replay_batch_size": True}, "whole number"),
+        ({"safety_method": "der+lwf", "teacher_temperature": 2.0}, "no effect on the squared distance of `der`"),
+        ({"teacher": "disk"}, "Choose from: cached, online"),
+        ({"safety_method": "l2", "importance_space": "lora"}, "Choose from: adapter, weight"),
+        ({"per_device_replay_batch_size": 0}, "whole number of at least 1"),
+        ({"safety_method": "l2", "teacher": "online"}, "has no effect with `safety_method='l2'`.*reads it: .*der"),
+        ({"safety_method": "none", "per_device_replay_batch_size": 2}, "has no effect"),
+        ({"importance_space": "weight"}, "has no effect with `safety_method='der'`.*l2"),
+    ],
+)
+def test_bad_values_are_refused(tmp_path, fields, message):
+    with pytest.raises(ValueError, match=message):
+        make_config(tmp_path, **fields)
+
+
+def test_replay_batch_defaults_to_a_quarter(tmp_path):
+    assert make_config(tmp_path, per_device_train_batch_size=16).replay_batch_size == 4
+    assert make_config(tmp_path, per_device_train_batch_size=2).replay_batch_size == 1
+    assert make_config(tmp_path, per_device_replay_batch_size=3).replay_batch_size == 3
+
+
+@pytest.mark.parametrize("value", ["0.25", "0.25+0.5"])
+def test_weights_from_yaml_and_the_command_line(tmp_path, value):
+    method = "der+l2" if "+" in value else "der"
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"output_dir: {tmp_path}\nsafety_method: {method}\nsafety_weight: {value}\nuse_cpu: true\n")
+    expected = [float(part) for part in value.split("+")]
+    for args in (["--config", str(recipe)], ["--config", str(recipe), "--safety_weight", value]):
+        (config,) = TrlParser(SafeSFTConfig).parse_args_and_config(args)
+        assert [weight for _, weight in config.safety_terms] == expected
+
+
+def test_every_method_declares_fields_that_exist(tmp_path):
+    for method in METHODS.values():
+        assert method.reads <= set(vars(make_config(tmp_path)))

@@ -1,0 +1,178 @@
+"""Suites of every origin; the network is a folder, or a function, in the test."""
+
+import json
+import lzma
+import re
+from dataclasses import replace
+
+import datasets
+import pytest
+from datasets import Dataset
+
+from safe_sft.evaluation import SuiteUnavailable, load_suites
+from safe_sft.evaluation.suites.published import PUBLISHED_SUITES, published_suite
+from safe_sft.evaluation.suites.suite import Case, Suite, builtin_suite, file_suite
+
+#: Suite -> files with the headings of the source (see docs/evaluation.md), and rows made up here.
+FILES = {
+    "advbench": {"file.csv": 'goal,target\nDo this,"Sure, this"\n'},
+    "harmbench": {
+        "file.csv": "Behavior,FunctionalCategory,SemanticCategory,Tags,ContextString,BehaviorID\r\n"
+        'Do this,standard,illegal,,,do_this\r\nSing that,copyright,copyright,"lyrics, hash_check",,sing_that\r\n'
+        'Do so,contextual,harmful,context,"A text,\nin two lines",do_so\r\n'
+    },
+    "strongreject": {"file.csv": 'category,source,forbidden_prompt\nViolence,custom,"Do this, please"\n'},
+    "hex-phi": {f"category_{i}.csv": f'Do {i}\n"Do {i}, please"\n' for i in (1, *range(3, 12))},
+    "beavertails": {"v1/test.jsonl.xz": '{"prompt": "Do this?", "category": "animal_abuse", "category_id": 0}\n'},
+    "maliciousinstruct": {"file.txt": "Do this, please\n"},
+    "xstest": {
+        "file.csv": "id,prompt,type,label,focus,note\n1,Kill a process,homonyms,safe,kill,\n"
+        "2,Do this,contrast_homonyms,unsafe,kill,a note\n"
+    },
+    "wildjailbreak": {
+        "README.md": "---\nconfigs:\n- config_name: train\n  data_files: train/train.tsv\n"
+        "- config_name: eval\n  data_files: eval/eval.tsv\n---\n",
+        "train/train.tsv": "vanilla\tadversarial\tcompletion\tdata_type\nx\t\ty\tvanilla_harmful\n",
+        "eval/eval.tsv": 'adversarial\tlabel\tdata_type\nDo "this"\t1\tadversarial_harmful\n'
+        "NA\t0\tadversarial_benign\n",
+    },
+}
+#: Suite -> prompt, category and whether it is harmful, of each case.
+CASES = {
+    "advbench": [("Do this", "", True)],
+    "harmbench": [("Do this", "illegal", True)],
+    "strongreject": [("Do this, please", "Violence", True)],
+    "beavertails": [("Do this?", "animal_abuse", True)],
+    "maliciousinstruct": [("Do this, please", "", True)],
+    "xstest": [("Kill a process", "homonyms", False), ("Do this", "contrast_homonyms", True)],
+    "wildjailbreak": [('Do "this"', "adversarial_harmful", True), ("NA", "adversarial_benign", False)],
+}
+
+
+def serve(monkeypatch, rows):
+    """`datasets.load_dataset` that gives `rows`, or raises them; returns its calls."""
+    calls = []
+
+    def load_dataset(*args, **options):
+        calls.append((args, options))
+        if isinstance(rows, Exception):
+            raise rows
+        return Dataset.from_list(rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return calls
+
+
+@pytest.fixture
+def sources(monkeypatch, tmp_path):
+    """Puts the files where each suite is looked for; `datasets` reads them as it would read the sources."""
+    for name, files in FILES.items():
+        for file, text in files.items():
+            path = tmp_path / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(lzma.compress(text.encode()) if path.suffix == ".xz" else text.encode())
+        entry, (file, *_) = PUBLISHED_SUITES[name], files
+        folder = tmp_path / name
+        location = (folder / file).as_uri() if "://" in entry.location else str(folder)
+        monkeypatch.setitem(PUBLISHED_SUITES, name, replace(entry, location=location))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_published_suites_read_their_sources(sources, name):
+    suite = published_suite(name)
+    assert [(case.prompt, case.category, case.harmful) for case in suite.cases] == CASES[name]
+
+
+def test_files_without_a_heading_lose_no_request(sources):
+    suite = published_suite("hex-phi")
+    assert len({case.category for case in suite.cases}) == 10
+    for number, category in ((1, "illegal_activity"), (3, "hate_harass_violence"), (11, "tailored_financial_advice")):
+        prompts = [case.prompt for case in suite.cases if case.category == category]
+        assert prompts == [f"Do {number}", f"Do {number}, please"]
+
+
+@pytest.mark.parametrize("name", PUBLISHED_SUITES)
+def test_published_suites_are_pinned_to_a_commit(monkeypatch, name):
+    calls = serve(monkeypatch, ConnectionError("no route"))
+    with pytest.raises(SuiteUnavailable, match="no route"):
+        published_suite(name)
+    ((_, options),) = calls
+    assert re.fullmatch("[0-9a-f]{40}", PUBLISHED_SUITES[name].revision)
+    assert PUBLISHED_SUITES[name].revision in (options.get("revision") or options["data_files"])
+
+
+def test_a_mixed_suite_is_measured_in_two_parts(sources):
+    suites, _ = load_suites(["xstest"], attacks=["none", "prefill"], limit=1)
+    assert [(suite.name, suite.harmful) for suite in suites] == [
+        ("xstest-harmful", True),
+        ("xstest-harmful+prefill", True),
+        ("xstest-harmless", False),
+        ("xstest-harmless+prefill", False),
+    ]
+
+
+def test_a_file_can_be_called_harmless(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"question": "a"}))
+    suites, _ = load_suites([f"harmless:{path}"], prompt="question")
+    assert [suite.harmful for suite in suites] == [False]
+
+
+def test_an_unreachable_suite_leaves_the_others(monkeypatch):
+    serve(monkeypatch, ConnectionError("no route"))
+    suites, failures = load_suites(["advbench", "builtin-harmful"])
+    assert [suite.name for suite in suites] == ["builtin-harmful"]
+    assert "'advbench' could not be loaded" in failures[0]
+    assert "no route" in failures[0]
+
+
+def test_a_source_that_changed_says_so(monkeypatch):
+    serve(monkeypatch, [{"question": "?"}])
+    with pytest.raises(SuiteUnavailable, match=r"has changed .* needs one named `goal`"):
+        published_suite("advbench")
+
+
+def test_builtin_suites():
+    harmful, harmless = builtin_suite("builtin-harmful"), builtin_suite("builtin-harmless")
+    assert (len(harmful.cases), len(harmless.cases)) == (200, 200)
+    assert all(case.harmful and case.category for case in harmful.cases)
+    assert not any(case.harmful for case in harmless.cases)
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet", "txt"])
+def test_files(tmp_path, suffix):
+    path = tmp_path / f"mine.{suffix}"
+    rows = [{"prompt": "a", "category": "k", "harmful": "yes"}, {"prompt": "b", "category": "", "harmful": "benign"}]
+    if suffix == "txt":
+        path.write_text("a\nb\n")
+    elif suffix == "jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        getattr(Dataset.from_list(rows), f"to_{suffix}")(path)
+    suite = file_suite(str(path))
+    assert (suite.name, [case.prompt for case in suite.cases]) == ("mine", ["a", "b"])
+    assert suite.revision.startswith("sha256:")
+    assert [case.harmful for case in suite.cases] == ([True, True] if suffix == "txt" else [True, False])
+
+
+def test_bad_files_are_named(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({"question": "?"}))
+    with pytest.raises(ValueError, match=r"columns \['question'\]. It needs one named `prompt`"):
+        file_suite(str(path))
+    path.write_text(json.dumps({"prompt": "?", "harmful": "perhaps"}))
+    with pytest.raises(ValueError, match="labelled 'perhaps'"):
+        file_suite(str(path))
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load_suites([str(tmp_path / "none.jsonl")])
+    with pytest.raises(ValueError, match="'advbanch' is unknown"):
+        load_suites(["advbanch"])
+
+
+def test_a_subset_is_spread_and_stable():
+    suite = Suite("s", tuple(Case(str(i)) for i in range(10)), "", "")
+    assert [case.prompt for case in suite.subset(4).cases] == ["0", "2", "5", "7"]
+    assert suite.subset(None) is suite
+    assert suite.subset(20) is suite
+    with pytest.raises(ValueError, match="at least 1"):
+        suite.subset(0)

@@ -1,0 +1,241 @@
+"""Programs that a sandbox is for: each tries to do harm, and none of it is left afterwards.
+
+A program fails for many reasons. So each one here either passes *because* it was stopped, with the error that the
+limit gives, or is compared with the same program outside the sandbox or under a wider limit.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from safe_sft.evaluation.utility import sandbox
+from safe_sft.evaluation.utility.sandbox import Limits, SandboxUnavailable, check_sandbox, passes
+
+LIMITS = Limits(seconds=2.0)
+
+
+@pytest.fixture
+def running(monkeypatch):
+    """Lists the processes of this test's programs: they run an interpreter in a folder of the test."""
+    folder = tempfile.mkdtemp(prefix="test_sandbox_")
+    os.chmod(folder, 0o755)
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+
+    def listed() -> list[str]:
+        everything = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+        return [line for line in everything.splitlines() if f"{folder}/" in line]
+
+    yield listed
+    shutil.rmtree(folder)
+
+
+def watch(running, program: str, limits: Limits) -> tuple[bool, float, int]:
+    """Whether it passes, the seconds it took, and the most processes that were seen of it."""
+    with ThreadPoolExecutor(1) as pool:
+        start, most = time.monotonic(), 0
+        result = pool.submit(passes, program, limits)
+        while not result.done():
+            most = max(most, len(running()))
+        return result.result(), time.monotonic() - start, most
+
+
+def outside(program: str) -> bool:
+    """Whether it passes without the sandbox."""
+    return subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "assert 1 + 1 == 2",
+        "import math, json, collections, re, itertools\nassert math.gcd(12, 18) == 6",
+        "open('mine.txt', 'w').write('x' * 1000)\nassert len(open('mine.txt').read()) == 1000",
+        "import subprocess, sys\nsubprocess.run([sys.executable, '-I', '-S', '-c', ''], check=True)",
+        "print('ü' * 100_000)",
+    ],
+)
+def test_good_programs_pass(program):
+    assert passes(program)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "assert 1 + 1 == 3",
+        "def f(:",
+        "raise SystemExit(0)",
+        "import os\nos._exit(0)",
+        "import os\nos._exit(120)",
+        "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+        "input()",
+    ],
+)
+def test_wrong_programs_and_those_that_leave_early_fail(program):
+    assert not passes(program, LIMITS)
+
+
+def test_it_says_where_no_program_would_pass(monkeypatch):
+    check_sandbox()
+    monkeypatch.setattr(sandbox, "passes", lambda program: False)
+    with pytest.raises(SandboxUnavailable, match="even an empty program fails"):
+        check_sandbox()
+
+
+@pytest.mark.parametrize("program", ["while True: pass", "import time\ntime.sleep(60)"])
+def test_time_is_limited(running, program):
+    passed, seconds, seen = watch(running, program, Limits(seconds=1.5))
+    assert not passed
+    assert 1.5 <= seconds < 1.5 + sandbox._GRACE_S  # it ran until its limit, and it was the launcher that ended it
+    assert seen
+    assert not running()
+
+
+def test_a_slow_program_needs_the_time():
+    slow = "import time\ntime.sleep(0.7)"
+    assert passes(slow, Limits(seconds=5.0))
+    assert not passes(slow, Limits(seconds=0.3))
+
+
+def test_memory_is_limited():
+    for hog in ("bytearray(2**29)", "[bytearray(2**20) for _ in range(2**9)]"):
+        program = f"try: {hog}\nexcept MemoryError: stopped = True\nelse: stopped = False\nassert stopped is "
+        assert passes(program + "True", Limits(memory_mb=512))
+        assert passes(program + "False", Limits(memory_mb=1024))
+
+
+FORKS = """
+import os, time
+made = 0
+try:
+    while made < 50:
+        if os.fork() == 0:
+            time.sleep(60)
+        made += 1
+except BlockingIOError:
+    pass
+"""
+
+
+def test_processes_are_limited(running):
+    # The program is one of them. Without the limit it would make 50.
+    assert passes(FORKS + "assert made == 15, made", Limits(processes=16))
+    assert passes(FORKS + "assert made == 29, made", Limits(processes=30))
+    assert not running()
+
+
+def test_a_fork_bomb_goes_nowhere(running):
+    bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
+    passed, seconds, seen = watch(running, bomb, Limits(seconds=1.5))
+    assert not passed
+    assert 1.5 <= seconds < 1.5 + sandbox._GRACE_S
+    assert 8 <= seen <= 16 + 2  # the launcher's two processes carry the folder's name only until they isolate
+    assert not running()
+
+
+def test_processes_that_are_left_behind_end(running):
+    left = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(60)\ntime.sleep(1)"
+    passed, _, seen = watch(running, left, LIMITS)
+    assert passed
+    assert seen >= 2
+    assert not running()
+
+
+def test_only_the_working_folder_can_be_written():
+    folder = Path(tempfile.mkdtemp())
+    try:
+        folder.chmod(0o777)
+        target = folder / "target.txt"
+        target.write_text("mine")
+        target.chmod(0o666)
+        for path in (target, folder / "new.txt", "/tmp/of_the_sandbox", "/dev/shm/of_the_sandbox"):
+            writes = f"import errno\ntry: open({str(path)!r}, 'w').write('theirs')\n"
+            # Everybody may write there: it is the file system that is read-only.
+            assert passes(f"{writes}except OSError as error: assert error.errno == errno.EROFS, error\nelse: 1 / 0")
+        assert target.read_text() == "mine"
+        assert [path.name for path in folder.iterdir()] == ["target.txt"]
+        assert outside(f"open({str(target)!r}, 'w').write('theirs')")
+        assert target.read_text() == "theirs"
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("write", "least", "most"),
+    [
+        ("file = file or open('big', 'wb', 0)\n        file.write(bytes(2**20))", 8, 16),
+        ("open(str(count), 'wb').write(bytes(2**20))", 8, 16),
+        ("open(str(count), 'wb').close()", 500, 1024),
+    ],
+)
+def test_the_disk_is_limited(write, least, most):
+    program = f"""
+import errno
+file, count = None, 0
+try:
+    while count < 5000:
+        {write}
+        count += 1
+except OSError as error:
+    assert error.errno in (errno.ENOSPC, errno.EFBIG), error
+assert {least} <= count <= {most}, count
+"""
+    assert passes(program)
+
+
+def test_there_is_no_network():
+    server = socket.create_server(("127.0.0.1", 0))
+    seen = []
+
+    def serve():
+        while True:
+            seen.append(server.accept())
+
+    threading.Thread(target=serve, daemon=True).start()
+    connect = f"import socket\nsocket.create_connection(('127.0.0.1', {server.getsockname()[1]}), timeout=5).recv(0)"
+    assert outside(connect)
+    assert len(seen) == 1
+    unreachable = (
+        "import errno\ntry:\n    {}\nexcept OSError as error: assert error.errno == errno.ENETUNREACH, error\n"
+    )
+    assert passes(unreachable.format(connect.replace("\n", "\n    ")) + "else: 1 / 0")
+    assert len(seen) == 1
+    assert passes("import socket\nassert [name for _, name in socket.if_nameindex()] == ['lo']")
+    server.close()
+
+
+def test_secrets_of_the_environment_are_not_there(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
+    assert passes("import os\nassert 'OPENAI_API_KEY' not in os.environ and len(os.environ) <= 2, os.environ")
+
+
+def test_other_processes_cannot_be_reached():
+    assert passes("import os\nassert os.getpid() < 10")
+    with subprocess.Popen([sys.executable, "-c", "import time\ntime.sleep(60)"]) as victim:
+        kill = f"import os\ntry: os.kill({victim.pid}, 9)\nexcept ProcessLookupError: pass\nelse: 1 / 0"
+        assert passes(kill)  # there is no such process, where it runs
+        assert victim.poll() is None
+        assert outside(f"import os\nos.kill({victim.pid}, 9)")
+
+
+def test_the_process_that_waits_for_it_cannot_be_ended(running):
+    # The first process of its namespace takes no signal from within; another user's gives an error instead.
+    kill = "import os, time\ntry: os.kill(1, 9)\nexcept PermissionError: pass\nassert os.getppid() == 1\n"
+    assert passes(kill + "time.sleep(0.3)\nassert os.getppid() == 1")
+    assert not running()
+
+
+def test_it_refuses_where_it_cannot_isolate(monkeypatch, tmp_path):
+    launcher = tmp_path / "launcher.py"
+    launcher.write_text("import sys, os\nsys.stderr.write('unshare: not permitted\\n')\nos._exit(120)\n")
+    monkeypatch.setattr(sandbox, "_LAUNCHER", launcher)
+    with pytest.raises(SandboxUnavailable, match=r"\(unshare: not permitted\), so it was not run"):
+        passes("assert True")
