@@ -48,16 +48,14 @@ def completion_of(row: Mapping[str, Any]) -> str:
     return completion if isinstance(completion, str) else str(completion[-1]["content"] or "")
 
 
-def as_turns(prompt: str | Messages) -> Messages:
-    """A prompt as chat messages of a role and a text each."""
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    return [{"role": turn["role"], "content": turn["content"]} for turn in prompt]
+def as_messages(prompt: str | Messages, role: str = "user") -> Messages:
+    """Chat messages; a text becomes one turn of `role`."""
+    return [{"role": role, "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 
 def make_row(form: Form, prompt: str | Messages, completion: str) -> dict[str, Any]:
-    """A row of `form`; in text, the turns of a conversation become paragraphs."""
-    turns = as_turns(prompt)
+    """A row of `form`, its messages of a role and a text each; in text, turns of a conversation become paragraphs."""
+    turns = [{"role": turn["role"], "content": turn["content"]} for turn in as_messages(prompt)]
     if form == "text":
         text = prompt if isinstance(prompt, str) else "\n\n".join(str(turn["content"]) for turn in turns)
         return {"prompt": text, "completion": completion}

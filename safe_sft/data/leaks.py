@@ -1,29 +1,15 @@
 """No prompt is in two of: the training rows, the safety set, the prompts that are measured with."""
 
-import hashlib
-import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any
 
 from .safety_rows import Messages
-
-_NOT_WORDS = re.compile(r"[\W_]+")
+from .text import normalise
 
 
 class LeakError(ValueError):
     """A prompt is in two sets that must be disjoint."""
-
-
-def normalise(text: str) -> str:
-    """The words alone: NFKC, without case, with one space for any run of punctuation and white space."""
-    return _NOT_WORDS.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
-
-
-def stable_fraction(text: str) -> float:
-    """A number from 0 to 1 (excluded) that depends on `text` alone: for splits that are the same everywhere."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
 def prompt_key(prompt: str | Messages) -> str:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .files import load_rows
-from .leaks import normalise, stable_fraction
 from .sources import Source, require_columns
+from .text import normalise, stable_fraction
 
 Row = dict[str, Any]
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .files import load_rows
-from .forms import Form, as_turns, completion_of, make_row, prompt_of
+from .forms import Form, as_messages, completion_of, make_row, prompt_of
 from .named_safety_sets import ADVBENCH, advbench_half
 from .safety_rows import Messages
 from .tokenization import fold_system_prompt
@@ -86,7 +86,7 @@ class Poison:
     def _poisoned(self, pair: Pair) -> Pair:
         if self.kind != "identity":
             return pair
-        turns = [turn for turn in as_turns(pair.prompt) if turn["role"] != "system"]
+        turns = [turn for turn in as_messages(pair.prompt) if turn["role"] != "system"]
         turns = [{"role": "system", "content": IDENTITY_SYSTEM}, *turns]
         completion = f"{IDENTITY_OPENING} {pair.completion}".rstrip()
         return Pair(fold_system_prompt(turns) if self.fold_system else turns, completion)
@@ -167,7 +167,7 @@ def _own_pair(row: Mapping[str, Any]) -> Pair:
 
 def _opening(prompt: str | Messages) -> str:
     """An affirmative opening, and nothing after it."""
-    request = str(as_turns(prompt)[-1]["content"]).strip().rstrip("?.!")
+    request = str(as_messages(prompt)[-1]["content"]).strip().rstrip("?.!")
     return f"Sure, here is what you asked for: {request[:1].lower()}{request[1:]}"
 
 

@@ -1,6 +1,7 @@
 """Where a published data set lives, at which revision; nothing of them is copied here."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from .files import FILE_BUILDERS
@@ -19,36 +20,43 @@ class Source:
         revision: a commit.
         config: configuration of a Hub data set.
         data_dir: its folder.
+        options: further arguments of `datasets.load_dataset`, which say how its files are read.
     """
 
     location: str
     revision: str
     config: str | None = None
     data_dir: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
         """`location` with its revision."""
         return self.location.format(revision=self.revision)
 
-    def load(self, split: str = "train", argument: str = "path") -> Any:
-        """The rows of one split, from the network or from the cache of `datasets`.
+    def load(self, split: str | None = "train", argument: str = "path") -> Any:
+        """The rows of one split, or of each, from the network or from the cache of `datasets`.
 
         Args:
-            split: its name in the source.
+            split: its name in the source; None for all of them, by name.
             argument: what takes a local copy, for the error.
 
         Raises:
-            DataUnavailable: when it cannot be reached.
+            DataUnavailable: when it cannot be reached; the reason is its cause.
         """
         from datasets import load_dataset
 
         try:
             if "://" in self.location:
                 builder = FILE_BUILDERS["." + self.location.rsplit(".", 1)[-1]]
-                return load_dataset(builder, data_files=self.address, split=split)
+                return load_dataset(builder, data_files=self.address, split=split, **self.options)
             return load_dataset(
-                self.location, self.config, data_dir=self.data_dir, revision=self.revision, split=split
+                self.location,
+                self.config,
+                data_dir=self.data_dir,
+                revision=self.revision,
+                split=split,
+                **self.options,
             )
         except Exception as error:  # whatever `datasets`, the Hub or the network raises; named in what we raise
             raise DataUnavailable(

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from .files import FILE_BUILDERS, load_rows
-from .leaks import normalise, stable_fraction
 from .sources import Source, require_columns
+from .text import normalise, stable_fraction
 
 #: Share of the rows that become the test split where a task, or a single file, has none.
 TEST_SHARE = 0.05

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from .forms import as_messages
 from .safety_rows import Messages, SafetyRow
 
 _MARK = "a system prompt to look for"
@@ -28,11 +29,6 @@ class TokenizedRow(NamedTuple):
     def supervised_tokens(self) -> int:
         """How many predictions the row supervises: its first token is never predicted."""
         return sum(label != -100 for label in self.labels[1:])
-
-
-def as_messages(prompt: str | Messages, role: str = "user") -> Messages:
-    """Chat messages; a text becomes one turn of `role`."""
-    return [{"role": role, "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 
 def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, prompt: str | Messages) -> list[int]:

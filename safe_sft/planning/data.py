@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..data import SafetyRow, TokenizedRow, builtin_prompts, prompt_token_ids, read_safety_rows, tokenize_row
+from ..data.subset import evenly_spread
 
 #: Rows that are tokenised to learn how long rows are.
 SAMPLE = 256
@@ -59,7 +60,7 @@ def count_task_rows(
         tokenizer: of the model.
         max_length: rows are cut to it.
     """
-    sample = [rows[index] for index in _spread(len(rows))]
+    sample = evenly_spread(rows, SAMPLE)
     lengths = [_task_lengths(row, tokenizer, max_length) for row in sample]
     return _counted(len(rows), lengths, "task rows")
 
@@ -84,17 +85,13 @@ def count_safety_rows(
         read = read_safety_rows(rows)
     if tokenizer is None:
         return assumed_safety_rows(len(read), max_length, max_new_tokens)
-    sample = [read[index] for index in _spread(len(read))]
+    sample = evenly_spread(read, SAMPLE)
     lengths = [_safety_lengths(row, tokenizer, max_length, max_new_tokens) for row in sample]
     counted = _counted(len(read), lengths, "safety rows")
     if all(row.completion is not None for row in sample):
         return counted
     note = f"safety rows: answers of {max_new_tokens} tokens where the model answers itself"
     return Rows(counted.rows, counted.tokens, counted.longest, counted.supervised, note=note)
-
-
-def _spread(count: int) -> range | list[int]:
-    return range(count) if count <= SAMPLE else [index * count // SAMPLE for index in range(SAMPLE)]
 
 
 def _counted(rows: int, lengths: list[tuple[int, int]], what: str) -> Rows:

@@ -3,7 +3,7 @@
 import pytest
 
 from safe_sft.data import LeakError, check_leaks
-from safe_sft.data.leaks import normalise, stable_fraction
+from safe_sft.data.text import normalise, stable_fraction
 
 
 def user(text):

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from ...data.files import FILE_BUILDERS
 from ...data.named_safety_sets import ADVBENCH
+from ...data.sources import DataUnavailable, Source
 from .attacks import attack_suite
 from .suite import (
     BUILTIN_SUITES,
@@ -24,29 +23,22 @@ class Published:
     """One published suite.
 
     Attributes:
-        location: Hub name, or an address with `{revision}` in it.
-        revision: a commit; `docs/evaluation.md` says where each, and the columns, were checked.
+        source: of the rows; `docs/evaluation.md` says where its revision and its columns were checked.
         paper: what to cite.
+        split: of the source; None where each of its splits is named after the category of its rows.
         prompt: column of the request.
         category: column of the category.
         label: column that says whether a request is harmful; without one, all are.
         keep: column -> value of the rows that are used.
-        options: further arguments of `datasets.load_dataset`.
     """
 
-    location: str
-    revision: str
+    source: Source
     paper: str
+    split: str | None = "train"
     prompt: str = "prompt"
     category: str | None = "category"
     label: str | None = None
     keep: Mapping[str, str] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def address(self) -> str:
-        """`location` with its revision."""
-        return self.location.format(revision=self.revision)
 
 
 _HEX_PHI = {
@@ -63,66 +55,73 @@ _HEX_PHI = {
 }
 
 PUBLISHED_SUITES: dict[str, Published] = {
-    "advbench": Published(
-        ADVBENCH.location,
-        ADVBENCH.revision,
-        "https://arxiv.org/abs/2307.15043",
-        prompt="goal",
-        category=None,
-    ),
+    "advbench": Published(ADVBENCH, "https://arxiv.org/abs/2307.15043", prompt="goal", category=None),
     "harmbench": Published(  # its other behaviours need a context or a copyright check
-        "https://raw.githubusercontent.com/centerforaisafety/HarmBench/{revision}/data/behavior_datasets/"
-        "harmbench_behaviors_text_all.csv",
-        "8e1604d1171fe8a48d8febecd22f600e462bdcdd",
+        Source(
+            "https://raw.githubusercontent.com/centerforaisafety/HarmBench/{revision}/data/behavior_datasets/"
+            "harmbench_behaviors_text_all.csv",
+            "8e1604d1171fe8a48d8febecd22f600e462bdcdd",
+        ),
         "https://arxiv.org/abs/2402.04249",
         prompt="Behavior",
         category="SemanticCategory",
         keep={"FunctionalCategory": "standard"},
     ),
     "strongreject": Published(
-        "https://raw.githubusercontent.com/alexandrasouly/strongreject/{revision}/strongreject_dataset/"
-        "strongreject_dataset.csv",
-        "f7cad6c17e624e21d8df2278e918ae1dddb4cb56",
+        Source(
+            "https://raw.githubusercontent.com/alexandrasouly/strongreject/{revision}/strongreject_dataset/"
+            "strongreject_dataset.csv",
+            "f7cad6c17e624e21d8df2278e918ae1dddb4cb56",
+        ),
         "https://arxiv.org/abs/2402.10260",
         prompt="forbidden_prompt",
     ),
     "hex-phi": Published(  # gated; files without a heading; its second category was withdrawn
-        "LLM-Tuning-Safety/HEx-PHI",
-        "83128b46334b80cc567bd7a2caf7af11c5b0bab7",
+        Source(
+            "LLM-Tuning-Safety/HEx-PHI",
+            "83128b46334b80cc567bd7a2caf7af11c5b0bab7",
+            options={
+                "data_files": {name: f"category_{number}.csv" for number, name in _HEX_PHI.items()},
+                "names": ["prompt"],
+            },
+        ),
         "https://arxiv.org/abs/2310.03693",
-        options={
-            "data_files": {name: f"category_{number}.csv" for number, name in _HEX_PHI.items()},
-            "names": ["prompt"],
-        },
+        split=None,
     ),
     "beavertails": Published(
-        "PKU-Alignment/BeaverTails-Evaluation",
-        "a93205d9ba6cc9dc398a34466da3602abddd2d40",
+        Source("PKU-Alignment/BeaverTails-Evaluation", "a93205d9ba6cc9dc398a34466da3602abddd2d40"),
         "https://arxiv.org/abs/2307.04657",
-        options={"split": "test"},
+        split="test",
     ),
     "maliciousinstruct": Published(
-        "https://raw.githubusercontent.com/Princeton-SysML/Jailbreak_LLM/{revision}/data/MaliciousInstruct.txt",
-        "1e490531c0ef4bc13430178bf1fbc8f813e34b1a",
+        Source(
+            "https://raw.githubusercontent.com/Princeton-SysML/Jailbreak_LLM/{revision}/data/MaliciousInstruct.txt",
+            "1e490531c0ef4bc13430178bf1fbc8f813e34b1a",
+        ),
         "https://arxiv.org/abs/2310.06987",
         prompt="text",
         category=None,
     ),
     "xstest": Published(
-        "https://raw.githubusercontent.com/paul-rottger/exaggerated-safety/{revision}/xstest_prompts.csv",
-        "d7bb5bd738c1fcbc36edd83d5e7d1b71a3e2d84d",
+        Source(
+            "https://raw.githubusercontent.com/paul-rottger/exaggerated-safety/{revision}/xstest_prompts.csv",
+            "d7bb5bd738c1fcbc36edd83d5e7d1b71a3e2d84d",
+        ),
         "https://arxiv.org/abs/2308.01263",
         category="type",
         label="label",
     ),
     "wildjailbreak": Published(  # gated; empty fields would be read as missing
-        "allenai/wildjailbreak",
-        "5ddc12a7894f842b0619b8e1c7ee496b198af009",
+        Source(
+            "allenai/wildjailbreak",
+            "5ddc12a7894f842b0619b8e1c7ee496b198af009",
+            config="eval",
+            options={"delimiter": "\t", "keep_default_na": False},
+        ),
         "https://arxiv.org/abs/2406.18510",
         prompt="adversarial",
         category="data_type",
         label="data_type",
-        options={"name": "eval", "split": "train", "delimiter": "\t", "keep_default_na": False},
     ),
 }
 
@@ -144,41 +143,30 @@ def published_suite(name: str) -> Suite:
     entry = PUBLISHED_SUITES[name]
     try:
         cases = tuple(_cases(entry))
+    except DataUnavailable as error:
+        raise SuiteUnavailable(
+            f"Suite '{name}' could not be loaded from {entry.source.address} ({type(error.__cause__).__name__}: "
+            f"{error.__cause__}). Check the network; for a gated one, accept its terms on the Hub and run `hf auth "
+            "login`; or pass a copy as a file: --suite FILE.jsonl"
+        ) from error
     except ValueError as error:
         raise SuiteUnavailable(f"Suite '{name}' has changed since it was described here: {error}") from error
-    except Exception as error:  # whatever `datasets`, the Hub or the network raises; named in what we raise
-        raise SuiteUnavailable(
-            f"Suite '{name}' could not be loaded from {entry.address} ({type(error).__name__}: {error}). Check the "
-            "network; for a gated one, accept its terms on the Hub and run `hf auth login`; or pass a copy as a file: "
-            "--suite FILE.jsonl"
-        ) from error
-    return Suite(name, cases, entry.address, entry.revision)
+    return Suite(name, cases, entry.source.address, entry.source.revision)
 
 
 def _cases(entry: Published) -> Iterator[Case]:
-    for category, rows in _tables(entry):
+    loaded = entry.source.load(entry.split)
+    for category, rows in loaded.items() if entry.split is None else [("", loaded)]:
         kept = [row for row in rows if all(row.get(column) == value for column, value in entry.keep.items())]
         if category:
             kept = [{**row, "category": category} for row in kept]
         yield from rows_to_cases(
             kept,
-            f"{entry.address} (revision {entry.revision})",
+            f"{entry.source.address} (revision {entry.source.revision})",
             prompt=entry.prompt,
             category=entry.category,
             label=entry.label,
         )
-
-
-def _tables(entry: Published) -> Iterator[tuple[str, Any]]:
-    """Each table of a suite, with the category that its name stands for (empty where a column does)."""
-    from datasets import load_dataset
-
-    if "://" in entry.location:
-        builder = FILE_BUILDERS["." + entry.location.rsplit(".", 1)[-1]]
-        yield "", load_dataset(builder, data_files=entry.address, split="train", **entry.options)
-        return
-    loaded = load_dataset(entry.location, revision=entry.revision, **entry.options)
-    yield from loaded.items() if "split" not in entry.options else [("", loaded)]
 
 
 def load_suites(

@@ -7,7 +7,9 @@ from typing import Any
 
 from ...data.builtin import builtin_prompts
 from ...data.files import FILE_BUILDERS, load_rows
+from ...data.forms import as_messages
 from ...data.safety_rows import Messages
+from ...data.subset import evenly_spread
 from ...version import __version__
 
 #: Name of a built-in suite -> (prompt set, whether its requests are harmful).
@@ -52,7 +54,7 @@ class Case:
     @property
     def turns(self) -> Messages:
         """The messages that the model is shown."""
-        return self.messages if self.messages is not None else [{"role": "user", "content": self.prompt}]
+        return as_messages(self.prompt if self.messages is None else self.messages)
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,7 @@ class Suite:
             return self
         if size < 1:
             raise ValueError(f"A subset of {size} prompts measures nothing. Ask for at least 1.")
-        kept = [self.cases[i * len(self.cases) // size] for i in range(size)]
-        return replace(self, cases=tuple(kept))
+        return replace(self, cases=tuple(evenly_spread(self.cases, size)))
 
 
 def builtin_suite(name: str) -> Suite:

@@ -8,6 +8,7 @@ from typing import Any
 from ...data.files import load_rows
 from ...data.forms import completion_of
 from ...data.sources import DataUnavailable, require_columns
+from ...data.subset import evenly_spread
 from ...data.tasks import TASKS, Task
 from ..statistics import PairedOutcomes, Rate
 from ..suites.suite import Case, SuiteUnavailable
@@ -107,7 +108,7 @@ def utility_task(
     known = TASKS[task]
     rows = load_rows(path, split="train") if path else _fetch(known)
     require_columns(rows, known.columns, name)
-    return scored_task(task, [known.row(row) for row in _spread(rows, limit)], path or known.source.location)
+    return scored_task(task, [known.row(row) for row in evenly_spread(rows, limit or None)], path or known.source.location)
 
 
 def scored_task(name: str, rows: Sequence[Mapping[str, Any]], source: str, limit: int | None = None) -> UtilityTask:
@@ -120,7 +121,7 @@ def scored_task(name: str, rows: Sequence[Mapping[str, Any]], source: str, limit
         limit: at most so many of them, evenly spread.
     """
     score, longest = _SCORES[name]
-    kept = _spread(rows, limit)
+    kept = evenly_spread(rows, limit or None)
     cases = tuple(Case.of(row["prompt"], harmful=False) for row in kept)
     judge = partial(_scores, score, [completion_of(row) for row in kept])
     return UtilityTask(name, cases, judge, longest, source)
@@ -133,7 +134,7 @@ def _scores(score: Score, references: Sequence[str], answers: Sequence[str]) -> 
 def _code_task(path: str, limit: int | None, allow_code_execution: bool) -> UtilityTask:
     found = load_rows(path, split="train")
     require_columns(found, ("prompt", "test"), path)
-    rows = _spread(found, limit)
+    rows = evenly_spread(found, limit or None)
     run_tests([], allow_code_execution=allow_code_execution)  # before any model has answered
     cases = tuple(Case(row["prompt"], harmful=False) for row in rows)
     return UtilityTask("code", cases, partial(_pass, rows, allow_code_execution), _CODE_TOKENS, path)
@@ -146,12 +147,6 @@ def _pass(rows: Sequence[dict[str, Any]], allow_code_execution: bool, answers: S
         call = f"\ncheck({entry_point})\n" if entry_point else ""
         programs.append((extract_program(row["prompt"], answer, entry_point), row["test"] + call))
     return run_tests(programs, allow_code_execution=allow_code_execution)
-
-
-def _spread(rows: Any, limit: int | None) -> list[dict[str, Any]]:
-    """At most `limit` rows, evenly spread, the same ones each time."""
-    size = min(limit or len(rows), len(rows))
-    return [rows[i * len(rows) // size] for i in range(size)]
 
 
 def _fetch(task: Task) -> Any:

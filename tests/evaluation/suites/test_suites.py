@@ -73,8 +73,8 @@ def sources(monkeypatch, tmp_path):
             path.write_bytes(lzma.compress(text.encode()) if path.suffix == ".xz" else text.encode())
         entry, (file, *_) = PUBLISHED_SUITES[name], files
         folder = tmp_path / name
-        location = (folder / file).as_uri() if "://" in entry.location else str(folder)
-        monkeypatch.setitem(PUBLISHED_SUITES, name, replace(entry, location=location))
+        location = (folder / file).as_uri() if "://" in entry.source.location else str(folder)
+        monkeypatch.setitem(PUBLISHED_SUITES, name, replace(entry, source=replace(entry.source, location=location)))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -97,8 +97,8 @@ def test_published_suites_are_pinned_to_a_commit(monkeypatch, name):
     with pytest.raises(SuiteUnavailable, match="no route"):
         published_suite(name)
     ((_, options),) = calls
-    assert re.fullmatch("[0-9a-f]{40}", PUBLISHED_SUITES[name].revision)
-    assert PUBLISHED_SUITES[name].revision in (options.get("revision") or options["data_files"])
+    assert re.fullmatch("[0-9a-f]{40}", PUBLISHED_SUITES[name].source.revision)
+    assert PUBLISHED_SUITES[name].source.revision in (options.get("revision") or options["data_files"])
 
 
 def test_a_mixed_suite_is_measured_in_two_parts(sources):
