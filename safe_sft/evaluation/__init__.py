@@ -4,8 +4,8 @@ from ..models.loading import load_model
 from .evaluate import Evaluation, ModelSpec, Settings, evaluate_models
 from .gate import Bounds, Check, check_gate
 from .judges import Judge, RefusalPhrases, Verdict
-from .output.files import write_evaluation, write_report
-from .output.tables import print_evaluation, print_report
+from .output.files import write_evaluation
+from .output.tables import print_evaluation
 from .report import SafetyReport, measure_asr
 from .statistics import PairedOutcomes, Rate, cohen_kappa, trials_for_bound, wilson_interval
 from .suites.attacks import ATTACKS, attack_suite
@@ -38,9 +38,7 @@ __all__ = [
     "load_suites",
     "measure_asr",
     "print_evaluation",
-    "print_report",
     "trials_for_bound",
     "wilson_interval",
     "write_evaluation",
-    "write_report",
 ]

@@ -93,16 +93,52 @@ def answer_cases(
         An answer for each case, in order, the same on every rank.
     """
     prompts = [case_token_ids(tokenizer, case) for case in cases]
-    keys = _keys(model, prompts, max_new_tokens) if store else [str(i) for i in range(len(prompts))]
-    known = {i: found for i, key in enumerate(keys) if store and (found := store.get(key)) is not None}
-    state = PartialState()
+    kept = _Kept(store, _keys(model, prompts, max_new_tokens) if store else [])
+    answers = _token_ids(
+        model, tokenizer, prompts, kept, max_new_tokens=max_new_tokens, batch_size=batch_size, description=description
+    )
+    ends = _end_tokens(model, tokenizer)
+    return [_answer(tokenizer, case, answers[i], max_new_tokens, ends) for i, case in enumerate(cases)]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The answers to some prompts, as far as a store has them.
+
+    Attributes:
+        store: where answers are kept; None keeps none.
+        keys: what the answer to each prompt is kept under; not read without a store.
+    """
+
+    store: AnswerStore | None
+    keys: Sequence[str]
+
+    def known(self) -> dict[int, list[int]]:
+        """Index of a prompt -> token ids of its answer."""
+        if self.store is None:
+            return {}
+        return {i: found for i, key in enumerate(self.keys) if (found := self.store.get(key)) is not None}
+
+    def put(self, indices: Sequence[int], answers: Sequence[list[int]]) -> None:
+        """Keep the answers to the prompts of these indices."""
+        if self.store is not None:
+            self.store.put({self.keys[i]: tokens for i, tokens in zip(indices, answers, strict=True)})
+
+
+def _token_ids(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    kept: _Kept,
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    description: str,
+) -> dict[int, list[int]]:
+    """Index of each prompt -> token ids of its answer, the same on every rank."""
+    known, state = kept.known(), PartialState()
     batches = list(length_sorted_batches([len(p) for p in prompts], batch_size))
     mine = [i for batch in batches[state.process_index :: state.num_processes] for i in batch if i not in known]
-
-    def keep(indices: list[int], answers: list[list[int]]) -> None:
-        if store:
-            store.put({keys[mine[k]]: tokens for k, tokens in zip(indices, answers, strict=True)})
-
     new = generate(
         model,
         tokenizer,
@@ -111,12 +147,10 @@ def answer_cases(
         batch_size=batch_size,
         description=description,
         progress=state.is_main_process,
-        on_batch=keep,
+        on_batch=lambda indices, answers: kept.put([mine[k] for k in indices], answers),
     )
     pairs = [*known.items(), *zip(mine, new, strict=True)]
-    tokens = dict(gather_object(pairs) if state.num_processes > 1 else pairs)
-    ends = _end_tokens(model, tokenizer)
-    return [_answer(tokenizer, case, tokens[i], max_new_tokens, ends) for i, case in enumerate(cases)]
+    return dict(gather_object(pairs) if state.num_processes > 1 else pairs)
 
 
 def _answer(tokenizer: PreTrainedTokenizerBase, case: Case, tokens: list[int], longest: int, ends: set[int]) -> Answer:

@@ -4,9 +4,10 @@ import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from ..models.loading import load_model
 from .answering import Answer, AnswerStore, answer_cases
@@ -14,12 +15,9 @@ from .judges import Judge, Verdict
 from .judges.agreement import Agreement
 from .report import SafetyReport, judge_answers
 from .statistics import PairedOutcomes, Rate
-from .suites.suite import Suite
+from .suites.suite import Case, Suite
 from .utility.harness import HarnessTask, run_harness
 from .utility.scored_tasks import UtilityResult, UtilityTask
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -70,6 +68,23 @@ class SafetyResult:
     report: SafetyReport
     tells_refusals: bool
 
+    @classmethod
+    def judged(cls, model: str, suite: Suite, judge: Judge, answers: Sequence[Answer]) -> "SafetyResult":
+        """What a judge says of the answers to a suite.
+
+        Args:
+            model: name of the model that answered.
+            suite: what it answered.
+            judge: which.
+            answers: one to each case of the suite.
+        """
+        return cls(model, suite, judge_answers(judge, suite.cases, answers), judge.tells_refusals)
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What tells results apart: the names of model, suite and judge."""
+        return self.model, self.suite.name, self.report.judge
+
     @property
     def asr(self) -> Rate | None:
         """Attack success; None on harmless requests."""
@@ -89,6 +104,15 @@ class SafetyResult:
     def counted(self) -> Verdict:
         """The verdict that `headline` counts."""
         return Verdict.COMPLIED if self.suite.harmful else Verdict.REFUSED
+
+    @property
+    def category_rates(self) -> dict[str, Rate]:
+        """`headline` for each category; empty where there is no headline, or only one category."""
+        if self.headline is None:
+            return {}
+        return {
+            name: part.asr if self.suite.harmful else part.refusal for name, part in self.report.by_category().items()
+        }
 
 
 @dataclass(frozen=True)
@@ -114,14 +138,19 @@ class Evaluation:
         """The models that are on trial: all but the first, or the only one."""
         return tuple(spec.name for spec in self.models[1:] or self.models)
 
+    def find(self, model: str, suite: str, judge: str) -> SafetyResult:
+        """The one result with these names of model, suite and judge."""
+        return next(result for result in self.safety if result.key == (model, suite, judge))
+
+    def of_first(self, result: SafetyResult) -> SafetyResult:
+        """What the first model did on the suite of `result`, by the same judge."""
+        return self.find(self.models[0].name, *result.key[1:])
+
     def against_first(self, result: SafetyResult) -> PairedOutcomes | None:
         """`result` and that of the first model, prompt by prompt; None for the first one, or without a headline."""
-        first = self.models[0].name
-        if result.model == first or result.headline is None:
+        if result.model == self.models[0].name or result.headline is None:
             return None
-        key = (first, result.suite.name, result.report.judge)
-        other = next(r for r in self.safety if (r.model, r.suite.name, r.report.judge) == key)
-        return result.report.against(other.report, result.counted)
+        return result.report.against(self.of_first(result).report, result.counted)
 
     def utility_against_first(self, result: UtilityResult) -> PairedOutcomes | None:
         """The same for a task."""
@@ -140,6 +169,48 @@ class Evaluation:
             for key, reports in grouped.items()
             for a, b in combinations(reports, 2)
         ]
+
+
+@dataclass(frozen=True)
+class Respondent:
+    """A model in memory, and how it is run: it answers what it is asked; every rank must ask it the same.
+
+    Attributes:
+        name: as it is shown.
+        model: on its device.
+        tokenizer: that goes with the model.
+        settings: how the model is run.
+        store: where answers are kept, so that a killed run goes on; None keeps none.
+    """
+
+    name: str
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    settings: Settings
+    store: AnswerStore | None = None
+
+    def answers(self, suite: Suite) -> list[Answer]:
+        """An answer to each case of a suite."""
+        return self._answers(suite.name, suite.cases, self.settings.max_new_tokens)
+
+    def result(self, task: UtilityTask | HarnessTask) -> UtilityResult:
+        """The answers to a task, and which of them are right."""
+        if isinstance(task, HarnessTask):
+            texts, right = run_harness(self.model, self.tokenizer, task, self.settings.batch_size)
+            return UtilityResult(self.name, task.name, "lm-evaluation-harness", texts, right)
+        texts = tuple(answer.text for answer in self._answers(task.name, task.cases, task.max_new_tokens))
+        return UtilityResult(self.name, task.name, task.source, texts, tuple(task.judge(texts)))
+
+    def _answers(self, what: str, cases: Sequence[Case], max_new_tokens: int) -> list[Answer]:
+        return answer_cases(
+            self.model,
+            self.tokenizer,
+            cases,
+            max_new_tokens=max_new_tokens,
+            batch_size=self.settings.batch_size,
+            description=f"{self.name}: {what}",
+            store=self.store,
+        )
 
 
 def evaluate_models(
@@ -168,10 +239,10 @@ def evaluate_models(
     utility = []
     for spec in models:
         loaded = load_model(spec.path, spec.adapter, settings.dtype, settings.trust_remote_code)
-        for suite in suites:
-            answers[spec.name, suite.name] = _answer(loaded, spec, suite.name, suite.cases, settings, store)
-        utility += [_measure_task(loaded, spec, task, settings, store) for task in tasks]
-        del loaded
+        respondent = Respondent(spec.name, *loaded, settings, store)
+        answers.update({(spec.name, suite.name): respondent.answers(suite) for suite in suites})
+        utility += [respondent.result(task) for task in tasks]
+        del loaded, respondent
         _free_memory()
     safety = _judge_all(models, suites, judges, answers)
     return Evaluation(tuple(models), tuple(safety), tuple(utility), tuple(unavailable), settings)
@@ -188,56 +259,13 @@ def _judge_all(
         judge = make()
         for suite in suites:
             for spec in models:
-                report = judge_answers(judge, suite.cases, answers[spec.name, suite.name])
-                safety.append(SafetyResult(spec.name, suite, report, judge.tells_refusals))
+                safety.append(SafetyResult.judged(spec.name, suite, judge, answers[spec.name, suite.name]))
         del judge
         _free_memory()
     return safety
-
-
-def _measure_task(
-    loaded: tuple[Any, Any],
-    spec: ModelSpec,
-    task: UtilityTask | HarnessTask,
-    settings: Settings,
-    store: AnswerStore | None,
-) -> UtilityResult:
-    if isinstance(task, HarnessTask):
-        answers, right = run_harness(*loaded, task, settings.batch_size)
-        return UtilityResult(spec.name, task.name, "lm-evaluation-harness", answers, right)
-    said = _answer(loaded, spec, task.name, task.cases, settings, store, task.max_new_tokens)
-    texts = tuple(answer.text for answer in said)
-    return UtilityResult(spec.name, task.name, task.source, texts, tuple(task.judge(texts)))
-
-
-def _answer(
-    loaded: tuple[Any, Any],
-    spec: ModelSpec,
-    what: str,
-    cases: Sequence[Any],
-    settings: Settings,
-    store: AnswerStore | None,
-    max_new_tokens: int | None = None,
-) -> list[Answer]:
-    return answer_cases(
-        *loaded,
-        cases,
-        max_new_tokens=max_new_tokens or settings.max_new_tokens,
-        batch_size=settings.batch_size,
-        description=f"{spec.name}: {what}",
-        store=store,
-    )
 
 
 def _free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def category_rates(result: SafetyResult) -> dict[str, Rate]:
-    """The headline of a result for each category; empty where it has none."""
-    if result.headline is None:
-        return {}
-    counted = "asr" if result.suite.harmful else "refusal"
-    return {name: getattr(part, counted) for name, part in result.report.by_category().items()}

@@ -145,4 +145,4 @@ def _missing(bound: str, message: str) -> Check:
 
 
 def _subject(result: SafetyResult) -> str:
-    return f"{result.model}, {result.suite.name}, {result.report.judge}"
+    return ", ".join(result.key)

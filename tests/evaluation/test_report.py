@@ -1,12 +1,11 @@
 """Generation and counting over a model."""
 
-import json
 
 import pytest
 import torch
 
 from safe_sft.data import prompt_token_ids
-from safe_sft.evaluation import Case, SafetyReport, Suite, Verdict, attack_suite, measure_asr, write_report
+from safe_sft.evaluation import Case, SafetyReport, Suite, Verdict, attack_suite, measure_asr
 from safe_sft.evaluation.answering import Answer, AnswerStore, answer_cases
 from safe_sft.evaluation.judges import Judge
 from safe_sft.evaluation.report import judge_answers
@@ -36,15 +35,6 @@ def test_counts():
     verdicts = (Verdict.COMPLIED, Verdict.REFUSED, Verdict.REFUSED, Verdict.DEGENERATE)
     report = SafetyReport(("p",) * 4, ("a",) * 4, verdicts, "refusal_phrases")
     assert (report.asr, report.refusal, report.degenerate) == ((1, 4), (2, 4), (1, 4))
-
-
-def test_report_on_disk(tmp_path, tokenizer):
-    report = measure_asr(make_model(), tokenizer, PROMPTS, max_new_tokens=4)
-    write_report(report, tmp_path / "out", model="m")
-    lines = (tmp_path / "out" / "answers.jsonl").read_text().splitlines()
-    assert [json.loads(line)["prompt"] for line in lines] == PROMPTS
-    results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert (results["model"], results["asr"]["n"]) == ("m", len(PROMPTS))
 
 
 def test_no_prompts_are_refused(tokenizer):

@@ -1,4 +1,4 @@
-"""Judges: what an answer is. Each is a class of its own; `load_judge` finds one by name."""
+"""Judges: what an answer is. Each is a class of its own; `names.judge_maker` finds one by name."""
 
 from .base import Judge, Verdict
 from .refusal_phrases import REFUSAL_PHRASES, RefusalPhrases

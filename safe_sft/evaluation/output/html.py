@@ -4,7 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..evaluate import Evaluation, SafetyResult, category_rates
+from ..evaluate import Evaluation, SafetyResult
 from ..gate import Check
 from ..judges import Verdict
 from .results import results
@@ -63,7 +63,7 @@ def _heat(evaluation: Evaluation) -> list[dict[str, Any]]:
         key = (result.suite.name, result.report.judge)
         table = tables.setdefault(key, {"suite": key[0], "judge": key[1], "models": [], "rows": {}})
         table["models"].append(result.model)
-        for category, rate in category_rates(result).items():
+        for category, rate in result.category_rates.items():
             table["rows"].setdefault(category, []).append(rate)
     return list(tables.values())
 
@@ -84,13 +84,7 @@ def _examples(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def _worst(evaluation: Evaluation, result: SafetyResult) -> list[dict[str, Any]]:
-    first = next(
-        r.report
-        for r in evaluation.safety
-        if (r.model, r.suite.name, r.report.judge)
-        == (evaluation.models[0].name, result.suite.name, result.report.judge)
-    )
-    report = result.report
+    report, first = result.report, evaluation.of_first(result).report
     complied = [i for i, verdict in enumerate(report.verdicts) if verdict is Verdict.COMPLIED]
     complied.sort(key=lambda i: first.verdicts[i] is Verdict.COMPLIED)
     return [
@@ -107,9 +101,8 @@ def _worst(evaluation: Evaluation, result: SafetyResult) -> list[dict[str, Any]]
 def _disagreements(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Answers on which two judges differ."""
     listed = []
-    by_key = {(r.model, r.suite.name, r.report.judge): r.report for r in evaluation.safety}
     for model, suite, agreement in evaluation.agreements():
-        reports = [by_key[model, suite, judge] for judge in agreement.judges]
+        reports = [evaluation.find(model, suite, judge).report for judge in agreement.judges]
         rows = [
             {
                 "prompt": reports[0].prompts[i],

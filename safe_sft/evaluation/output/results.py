@@ -88,7 +88,6 @@ def _rates(result: SafetyResult) -> dict[str, Any]:
 def _safety(evaluation: Evaluation, result: SafetyResult) -> dict[str, Any]:
     pairs = evaluation.against_first(result)
     counted = "asr" if result.suite.harmful else "refusal"
-    parts = result.report.by_category() if result.headline is not None else {}
     return {
         "model": result.model,
         "suite": result.suite.name,
@@ -97,7 +96,7 @@ def _safety(evaluation: Evaluation, result: SafetyResult) -> dict[str, Any]:
         "harmful": result.suite.harmful,
         **_rates(result),
         "against_first": None if pairs is None else pairs.as_dict(),
-        "categories": {name: {counted: getattr(part, counted).as_dict()} for name, part in parts.items()},
+        "categories": {name: {counted: rate.as_dict()} for name, rate in result.category_rates.items()},
     }
 
 

@@ -1,27 +1,15 @@
-"""Evaluations and reports on the screen."""
+"""Evaluations on the screen."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ..evaluate import Evaluation, category_rates
+from ..evaluate import Evaluation
 from ..gate import Check
-from ..report import SafetyReport
 from ..statistics import PairedOutcomes, Rate
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-
-def print_report(report: SafetyReport, name: str) -> None:
-    """A table of one row: n, ASR with its 95 % interval, refusals, degenerate answers."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("model", "n", "ASR [95 % interval]", "refused", "degenerate", "judge")
-    counts = str(report.refusal.successes), str(report.degenerate.successes)
-    table.add_row(name, str(report.asr.n), str(report.asr), *counts, report.judge)
-    Console().print(table)
 
 
 def print_evaluation(evaluation: Evaluation, *, by_category: bool = False, console: "Console | None" = None) -> None:
@@ -78,7 +66,7 @@ def _safety_table(evaluation: Evaluation) -> "Table":
 def _category_table(evaluation: Evaluation) -> "Table":
     table = _table("suite", "judge", "model", "category", "n", "ASR or over-refusal")
     for result in evaluation.safety:
-        for name, rate in category_rates(result).items():
+        for name, rate in result.category_rates.items():
             table.add_row(result.suite.name, result.report.judge, result.model, name, str(rate.n), str(rate))
     return table
 

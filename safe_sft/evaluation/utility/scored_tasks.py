@@ -108,7 +108,9 @@ def utility_task(
     known = TASKS[task]
     rows = load_rows(path, split="train") if path else _fetch(known)
     require_columns(rows, known.columns, name)
-    return scored_task(task, [known.row(row) for row in evenly_spread(rows, limit or None)], path or known.source.location)
+    return scored_task(
+        task, [known.row(row) for row in evenly_spread(rows, limit or None)], path or known.source.location
+    )
 
 
 def scored_task(name: str, rows: Sequence[Mapping[str, Any]], source: str, limit: int | None = None) -> UtilityTask:
