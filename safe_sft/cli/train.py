@@ -16,16 +16,16 @@ from .recipe_arguments import parse
 @ends_processes
 def main(argv: list[str] | None = None) -> int:
     """Entry point, also of `python -m safe_sft.cli.train`; returns the exit status."""
-    from ..run import PushRefused, build_trainer, require_checkpoint, train
+    from ..run import PushRefused, build_run, require_checkpoint, train
     from ..storage.hub import HubError
 
     argv = sys.argv[1:] if argv is None else argv
     arguments = parse(argv)
     with one_line_errors("train"):
         require_checkpoint(arguments[1])
-        trainer = build_trainer(*arguments)
+        run = build_run(*arguments, recipe=resolved_recipe(argv))
     try:
-        train(trainer, arguments[0], resolved_recipe(argv))
+        train(run)
     except (HubError, PushRefused) as error:  # the model is saved
         print(f"safe-sft train: error: {error}", file=sys.stderr)
         return 1

@@ -70,12 +70,12 @@ class RunFacts:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-@dataclass
+@dataclass(frozen=True)
 class CardContent:
-    """What a card says that the trainer cannot know; whoever knows it sets it.
+    """What a card says that the trainer cannot know; whoever builds the trainer does.
 
     Attributes:
-        measured: how safe the model is, from `evaluation.results.results`.
+        measured: how safe the model is, from `evaluation.output.results.results`.
         data: the report on the training data, as plain values.
         recipe: the resolved recipe.
         safety_set: name of the safety rows.

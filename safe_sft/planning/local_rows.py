@@ -66,7 +66,8 @@ def _local_task_rows(
     script: SafeScriptArguments, args: SafeSFTConfig, mixture: DatasetMixtureConfig, model: ModelConfig
 ) -> Any:
     """The training rows where they are on this machine, else None; poison, which replaces rows, is not drawn."""
-    from ..run.data import split_of, task_data
+    from ..run.data import load_splits, split_of, task_data
+    from ..run.measure import Questions
     from ..trainer.safety_set import SafetySet
 
     if script.task:
@@ -84,7 +85,8 @@ def _local_task_rows(
         task_size=script.task_size,
         safety_eval=False,
     )
-    splits = task_data(clean, args, mixture, model, SafetySet.read(None))
+    loaded = load_splits(clean, mixture)
+    splits = task_data(clean, args, model, loaded, safety=SafetySet.read(None), questions=Questions())
     return split_of(splits, script.dataset_train_split, "dataset_train_split")
 
 

@@ -1,7 +1,7 @@
 """A whole run, from parsed arguments to a saved model and a table: what `safe-sft train` does."""
 
-from .build import build_teacher, build_trainer
+from .build import Run, build_run, build_teacher
 from .gate import PushRefused
 from .train import require_checkpoint, train
 
-__all__ = ["PushRefused", "build_teacher", "build_trainer", "require_checkpoint", "train"]
+__all__ = ["PushRefused", "Run", "build_run", "build_teacher", "require_checkpoint", "train"]

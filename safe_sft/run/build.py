@@ -1,62 +1,90 @@
-"""The trainer, or the teacher cache, that the arguments describe."""
+"""The run, or the teacher cache, that the arguments describe."""
 
 import os
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from trl import DatasetMixtureConfig, ModelConfig
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
+from ..hub.facts import CardContent
 from ..replay import CachedTeacher
 from ..trainer.compatibility import weights_are_cut_up
 from ..trainer.safe_sft_trainer import SafeSFTTrainer
 from ..trainer.safety_set import SafetySet
-from .data import data_report, safety_rows, split_of, task_data
-from .gate import prepare_gate, require_measurable
-from .model import _model
+from .arguments import with_values
+from .data import Splits, load_splits, safety_rows, split_of, task_data
+from .data_report import data_report
+from .gate import push_strategy, require_enough, require_measurable
+from .measure import Questions, read_questions
+from .model import trainer_arguments
 
 
-def build_trainer(
-    script: SafeScriptArguments, args: SafeSFTConfig, model: ModelConfig, mixture: DatasetMixtureConfig
-) -> SafeSFTTrainer:
-    """The trainer that the arguments describe, ready to train.
+@dataclass(frozen=True)
+class Run:
+    """All that a run needs, before it begins.
+
+    Attributes:
+        trainer: has the model, the data and what the card says of them.
+        script: with the bounds of the gate.
+        questions: what the model is asked before and after training.
+    """
+
+    trainer: SafeSFTTrainer
+    script: SafeScriptArguments
+    questions: Questions
+
+
+def build_run(
+    script: SafeScriptArguments,
+    args: SafeSFTConfig,
+    model: ModelConfig,
+    mixture: DatasetMixtureConfig,
+    recipe: Mapping[str, Any] | None = None,
+) -> Run:
+    """The run that the arguments describe, ready to train; they stay as they are.
 
     Args:
         script: which data.
         args: how to train.
         model: which model and adapter.
         mixture: TRL's mixture of data sets, instead of `script.dataset_name`.
+        recipe: the resolved recipe, for the model card.
 
     Raises:
         OSError: when a model or a data set cannot be reached.
         ValueError: when the arguments do not go together, or the data does not fit them.
     """
-    args.model_init_kwargs = {
-        "revision": model.model_revision,
-        "attn_implementation": model.attn_implementation,
-        "dtype": model.dtype,
-        **(args.model_init_kwargs or {}),  # type: ignore[dict-item]
-    }
     if model.model_name_or_path is None:
         raise ValueError("`model_name_or_path` is missing. Set it in the recipe.")
     _check_template(args.chat_template_path)
-    prepare_gate(script, args)
+    args = with_values(args, hub_strategy=push_strategy(script, args))
+    loaded = load_splits(script, mixture)
+    questions = read_questions(script, loaded)
+    require_enough(script, questions)
     rows = safety_rows(script)
     safety = SafetySet.read(rows)
-    splits = task_data(script, args, mixture, model, safety)
+    splits = task_data(script, args, model, loaded, safety=safety, questions=questions)
     trainer = SafeSFTTrainer(
-        **_model(script, args, model),
-        args=args,
-        train_dataset=split_of(splits, script.dataset_train_split, "dataset_train_split"),
-        eval_dataset=(
-            split_of(splits, script.dataset_test_split, "dataset_test_split") if args.eval_strategy != "no" else None
-        ),
+        **trainer_arguments(script, args, model),
+        **_datasets(script, args, splits),
         # Rows that are only mixed in are for no method to replay.
         safety_dataset=rows if args.safety_terms or not script.safety_mix_ratio else None,
     )
     require_measurable(script, weights_are_cut_up(trainer))
-    trainer.card.data = asdict(data_report(script, splits, safety, mixture))
-    return trainer
+    report = asdict(data_report(script, splits, safety, mixture))
+    trainer.card = CardContent(data=report, recipe=recipe, safety_set=script.safety_dataset_name)
+    return Run(trainer, script, questions)
+
+
+def _datasets(script: SafeScriptArguments, args: SafeSFTConfig, splits: Splits) -> dict[str, Any]:
+    evaluates = args.eval_strategy != "no"
+    return {
+        "train_dataset": split_of(splits, script.dataset_train_split, "dataset_train_split"),
+        "eval_dataset": split_of(splits, script.dataset_test_split, "dataset_test_split") if evaluates else None,
+    }
 
 
 def _check_template(path: str | None) -> None:
@@ -78,8 +106,13 @@ def build_teacher(
     """
     if not any(method.needs_teacher for method, _ in args.safety_terms):
         raise ValueError(f"`safety_method='{args.safety_method}'` needs no teacher cache. Choose `der`.")
-    args.teacher, args.push_to_hub, script.push_requires_gate = "cached", False, False
-    trainer = build_trainer(script, args, model, mixture)
-    teacher = trainer.teacher
-    assert isinstance(teacher, CachedTeacher)
-    return str(teacher.folder)
+    args = with_values(args, teacher="cached", push_to_hub=False)
+    trainer = build_run(_without_gate(script), args, model, mixture).trainer
+    assert isinstance(trainer.teacher, CachedTeacher)
+    return str(trainer.teacher.folder)
+
+
+def _without_gate(script: SafeScriptArguments) -> SafeScriptArguments:
+    return replace(
+        script, push_requires_gate=False, gate_max_asr=None, gate_max_asr_increase=None, gate_max_utility_drop=None
+    )

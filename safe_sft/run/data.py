@@ -1,6 +1,5 @@
-"""The data that the arguments name: the task's splits, the safety rows, the prompts to measure with."""
+"""The data that the arguments name: the task's splits, mixed and checked, and the safety rows."""
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from datasets import Dataset, DatasetDict, IterableDatasetDict
@@ -13,64 +12,95 @@ from ..config.script_arguments import SafeScriptArguments
 from ..data import builtin_prompts, load_rows
 from ..data.forms import prompt_of
 from ..data.leaks import check_leaks
-from ..data.mixing import FROM_SAFETY_SET, POISONED, mix
+from ..data.mixing import FROM_SAFETY_SET, mix
 from ..data.named_safety_sets import SAFETY_SETS, is_safety_set, load_safety_set
 from ..data.poison import Poison, load_poison
 from ..data.sources import DataUnavailable
-from ..data.tasks import TASKS, load_task
+from ..data.tasks import load_task
 from ..data.tokenization import shows_system_prompts
 from ..evaluation import RefusalPhrases, Verdict
 from ..models.folders import tokenizer_source
 from ..trainer.safety_set import SafetySet
-from .measure import read_suites
+from .measure import Questions
 
 Splits: TypeAlias = DatasetDict | IterableDatasetDict
+
+
+def load_splits(script: SafeScriptArguments, mixture: DatasetMixtureConfig) -> Splits:
+    """The splits that the arguments name, as they were published or written.
+
+    Args:
+        script: names a task or a data set.
+        mixture: TRL's mixture of data sets, instead of `script.task` or `script.dataset_name`.
+
+    Raises:
+        DataUnavailable: when a data set by name cannot be reached.
+        ValueError: when no data set, or two, are named, or rows are missing.
+    """
+    named = [bool(script.task), bool(script.dataset_name), bool(mixture.datasets)]
+    if sum(named) != 1:
+        raise ValueError("Set either `task`, `dataset_name` or `datasets` in the recipe (one of them).")
+    if script.task:
+        return load_task(script.task, script.task_path)
+    if mixture.datasets:
+        return get_dataset(mixture)
+    return load_rows(str(script.dataset_name), script.dataset_config, streaming=script.dataset_streaming)
 
 
 def task_data(
     script: SafeScriptArguments,
     args: SafeSFTConfig,
-    mixture: DatasetMixtureConfig,
     model: ModelConfig,
+    splits: Splits,
+    *,
     safety: SafetySet,
+    questions: Questions,
 ) -> Splits:
-    """The task's splits: of the training split so many rows as are asked for, with poison and safety rows in.
+    """`splits` with so many rows of the training split as are asked for, and with poison and safety rows in it.
 
     Every choice is made by `args.data_seed`, or `args.seed`, so every process has the same rows.
 
     Args:
-        script: which data.
+        script: what is mixed in, and how much.
         args: with the seed, the method and the chat template.
-        mixture: TRL's mixture of data sets, instead of `script.task` or `script.dataset_name`.
         model: whose chat template poison of the kind `identity` has to fit.
+        splits: from `load_splits`.
         safety: the safety rows.
+        questions: what is measured with, which must not be trained on.
 
     Raises:
-        DataUnavailable: when a data set by name cannot be reached.
+        DataUnavailable: when poison cannot be reached.
         LeakError: when a prompt of the safety set or of the evaluation is among the training rows, or of both.
-        ValueError: when no data set, or two, are named, rows are missing, or have not the columns they need.
+        ValueError: when there is no such split, rows are missing, or have not the columns they need.
     """
-    splits = _load_task(script, mixture)
     train = split_of(splits, script.dataset_train_split, "dataset_train_split")
     _check_columns(train, args.dataset_text_field)
     poison = _poison(script, args, model) if script.poison_ratio else None
-    if script.task_size is not None or poison is not None or script.safety_mix_ratio:
-        if not isinstance(train, Dataset):
-            raise ValueError(
-                "`task_size`, `poison_ratio` and `safety_mix_ratio` draw from the whole data, and "
-                "`streaming` never has it. Remove `streaming`."
-            )
-        train = splits[script.dataset_train_split] = mix(
-            train,
-            seed=args.seed if args.data_seed is None else args.data_seed,
-            size=script.task_size,
-            poison=poison,
-            poison_ratio=script.poison_ratio,
-            safety=safety.rows,
-            safety_ratio=script.safety_mix_ratio,
+    mixed = _mixed(script, args, train, poison, safety)
+    _check_leaks(script, args, mixed, poison, safety, questions)
+    return splits if mixed is train else DatasetDict({**splits, script.dataset_train_split: mixed})
+
+
+def _mixed(
+    script: SafeScriptArguments, args: SafeSFTConfig, train: Any, poison: Poison | None, safety: SafetySet
+) -> Any:
+    """The training rows that are asked for; `train` itself where all of it is, and nothing else."""
+    if script.task_size is None and poison is None and not script.safety_mix_ratio:
+        return train
+    if not isinstance(train, Dataset):
+        raise ValueError(
+            "`task_size`, `poison_ratio` and `safety_mix_ratio` draw from the whole data, and "
+            "`streaming` never has it. Remove `streaming`."
         )
-    _check_leaks(script, args, train, poison, safety)
-    return splits
+    return mix(
+        train,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        size=script.task_size,
+        poison=poison,
+        poison_ratio=script.poison_ratio,
+        safety=safety.rows,
+        safety_ratio=script.safety_mix_ratio,
+    )
 
 
 def safety_rows(script: SafeScriptArguments) -> Dataset | None:
@@ -109,96 +139,6 @@ def split_of(splits: Splits, name: str, field: str) -> Any:
     return splits[name]
 
 
-@dataclass(frozen=True)
-class DataReport:
-    """What a model was trained on, for its card.
-
-    Attributes:
-        task: its name, or None for a data set of the user's.
-        source: of the task's rows: Hub name, file or folder.
-        revision: of the source; None where none is pinned.
-        rows: of the training split; None when they are streamed.
-        poisoned_rows: how many of them are poison.
-        poison_kind: their kind.
-        poison_source: where they come from; None for the default of their kind.
-        poison_trigger: the phrase of a backdoor; None for the default one.
-        safety_rows_mixed: how many rows are of the safety set.
-        safety_set: name of the safety set.
-        safety_size: its rows.
-        safety_hash: digest of its prompts and answers.
-    """
-
-    task: str | None
-    source: str
-    revision: str | None
-    rows: int | None
-    poisoned_rows: int
-    poison_kind: str | None
-    poison_source: str | None
-    poison_trigger: str | None
-    safety_rows_mixed: int
-    safety_set: str
-    safety_size: int
-    safety_hash: str
-
-
-def data_report(
-    script: SafeScriptArguments, splits: Splits, safety: SafetySet, mixture: DatasetMixtureConfig | None = None
-) -> DataReport:
-    """What is in the splits that `task_data` returned.
-
-    Args:
-        script: which data.
-        splits: from `task_data`.
-        safety: the safety rows.
-        mixture: TRL's mixture of data sets, if it was used.
-    """
-    train = splits[script.dataset_train_split]
-    source, revision = _source(script, mixture)
-    poisoned = _marked(train, POISONED)
-    chosen = bool(script.poison_ratio)
-    return DataReport(
-        task=script.task,
-        source=source,
-        revision=revision,
-        rows=len(train) if isinstance(train, Dataset) else None,
-        poisoned_rows=poisoned,
-        poison_kind=script.poison_kind if chosen else None,
-        poison_source=script.poison_dataset if chosen else None,
-        poison_trigger=script.poison_trigger if chosen else None,
-        safety_rows_mixed=_marked(train, FROM_SAFETY_SET),
-        safety_set=str(script.safety_dataset_name or safety.name),
-        safety_size=len(safety.rows),
-        safety_hash=safety.digest,
-    )
-
-
-def _source(script: SafeScriptArguments, mixture: DatasetMixtureConfig | None) -> tuple[str, str | None]:
-    if script.task is not None:
-        source = TASKS[script.task].source
-        return (script.task_path, None) if script.task_path else (source.location, source.revision)
-    if script.dataset_name is not None:
-        return script.dataset_name, None
-    return ", ".join(str(part.path) for part in (mixture.datasets if mixture else ())), None
-
-
-def _marked(train: Any, column: str) -> int:
-    """How many rows a column of booleans marks."""
-    has_it = isinstance(train, Dataset) and column in train.column_names
-    return sum(bool(mark) for mark in train[column]) if has_it else 0
-
-
-def _load_task(script: SafeScriptArguments, mixture: DatasetMixtureConfig) -> Splits:
-    named = [bool(script.task), bool(script.dataset_name), bool(mixture.datasets)]
-    if sum(named) != 1:
-        raise ValueError("Set either `task`, `dataset_name` or `datasets` in the recipe (one of them).")
-    if script.task:
-        return load_task(script.task, script.task_path)
-    if mixture.datasets:
-        return get_dataset(mixture)
-    return load_rows(str(script.dataset_name), script.dataset_config, streaming=script.dataset_streaming)
-
-
 def _check_columns(train: Any, text: str) -> None:
     """Check that the rows have a form that TRL trains on; those that are streamed show it later."""
     forms = ({"messages"}, {"conversations"}, {"prompt", "completion"}, {"input_ids"}, {text})
@@ -230,7 +170,12 @@ def _has_system_prompts(script: SafeScriptArguments, args: SafeSFTConfig, model:
 
 
 def _check_leaks(
-    script: SafeScriptArguments, args: SafeSFTConfig, train: Any, poison: Poison | None, safety: SafetySet
+    script: SafeScriptArguments,
+    args: SafeSFTConfig,
+    train: Any,
+    poison: Poison | None,
+    safety: SafetySet,
+    questions: Questions,
 ) -> None:
     """Check the training rows (poison by its bare requests), the safety set and the evaluation prompts.
 
@@ -242,8 +187,7 @@ def _check_leaks(
         sets["the training data"] += [pair.prompt for pair in poison.pairs]
     if script.safety_dataset_name is not None or args.reads_safety_rows:
         sets["the safety set"] = [row.prompt for row in safety.rows]
-    asked = [case for suite in read_suites(script) for case in suite.cases] if script.safety_eval else []
-    measured: list[Any] = [case.messages or case.prompt for case in asked]
+    measured: list[Any] = [case.messages or case.prompt for suite in questions.suites for case in suite.cases]
     if args.measures_in_training:
         measured += [prompt.prompt for prompt in builtin_prompts("harmful_heldout")]
     check_leaks({**sets, "the evaluation prompts": measured})

@@ -5,35 +5,34 @@ from transformers.trainer_utils import HubStrategy
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
 from ..evaluation import Bounds, Check, Evaluation, check_gate, trials_for_bound
-from .measure import Questions, read_questions
+from .measure import Questions
 
 
 class PushRefused(RuntimeError):
     """The model failed its gate."""
 
 
-def prepare_gate(script: SafeScriptArguments, args: SafeSFTConfig) -> None:
-    """Check that the gate can decide, and that nothing is pushed before it has.
+def push_strategy(script: SafeScriptArguments, args: SafeSFTConfig) -> HubStrategy:
+    """When to push: as `hub_strategy` says, and nothing before a gate has decided.
 
     Args:
-        script: with the bounds.
-        args: `hub_strategy: every_save`, the default, becomes `end`.
+        script: whether there is a gate.
+        args: with a gate, `hub_strategy: every_save`, the default, counts as `end`.
 
     Raises:
-        ValueError: when the gate could be passed by, or cannot be passed.
+        ValueError: when the gate could be passed by.
     """
+    strategy = HubStrategy(args.hub_strategy)
     if not script.push_requires_gate:
-        return
+        return strategy
     if not args.push_to_hub:
         raise ValueError("`push_requires_gate` is set, and nothing is pushed. Set `push_to_hub: true`, or remove it.")
-    strategy = HubStrategy(args.hub_strategy)
     if strategy not in (HubStrategy.END, HubStrategy.EVERY_SAVE):
         raise ValueError(
             f"`hub_strategy: {strategy.value}` pushes checkpoints during training, before the gate has measured them. "
             "Set `hub_strategy: end`, or remove `push_requires_gate`."
         )
-    args.hub_strategy = HubStrategy.END
-    _check_numbers(script, read_questions(script))
+    return HubStrategy.END
 
 
 def require_measurable(script: SafeScriptArguments, is_sharded: bool) -> None:
@@ -53,8 +52,16 @@ def require_measurable(script: SafeScriptArguments, is_sharded: bool) -> None:
         )
 
 
-def _check_numbers(script: SafeScriptArguments, questions: Questions) -> None:
-    """Too few prompts cannot show a bound: say so before hours of training."""
+def require_enough(script: SafeScriptArguments, questions: Questions) -> None:
+    """Check that there are rows enough to show the bounds of the gate: too few cannot, whatever the answers are.
+
+    Args:
+        script: with the bounds.
+        questions: what is measured with.
+
+    Raises:
+        ValueError: when a bound has too few rows, or none.
+    """
     harmful = [(f"the suite '{suite.name}'", len(suite.cases)) for suite in questions.suites if suite.harmful]
     tasks = [(f"the task '{task.name}'", len(task.cases)) for task in questions.tasks]
     for name, subjects in (

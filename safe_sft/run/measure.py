@@ -1,18 +1,14 @@
 """What a run measures before and after training: attack success, over-refusal, and the task itself where it can."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
-from ..data.sources import DataUnavailable
-from ..data.tasks import find_task, load_task
+from ..data.tasks import find_task
 from ..evaluation import Evaluation, ModelSpec, RefusalPhrases, Settings, Suite
-from ..evaluation.answering import answer_cases
-from ..evaluation.evaluate import SafetyResult
-from ..evaluation.report import judge_answers
+from ..evaluation.evaluate import Respondent, SafetyResult
 from ..evaluation.suites.suite import builtin_suite, file_suite
 from ..evaluation.utility.scored_tasks import SCORED_TASKS, UtilityResult, UtilityTask, scored_task
 
@@ -41,21 +37,12 @@ class Questions:
             args: with the longest answer and the batch size.
             name: of the model.
         """
-        say = partial(answer_cases, model, tokenizer, batch_size=args.safety_eval_batch_size)
-        judge, safety, utility = RefusalPhrases(), [], []
-        for suite in self.suites:
-            said = say(
-                suite.cases,
-                max_new_tokens=args.safety_eval_max_new_tokens,
-                description=f"{suite.name}, {name}",
-            )
-            report = judge_answers(judge, suite.cases, said)
-            safety.append(SafetyResult(name, suite, report, judge.tells_refusals))
-        for task in self.tasks:
-            said = say(task.cases, max_new_tokens=task.max_new_tokens, description=f"{task.name}, {name}")
-            texts = tuple(answer.text for answer in said)
-            utility.append(UtilityResult(name, task.name, task.source, texts, tuple(task.judge(texts))))
-        return Answers(ModelSpec(name, name), tuple(safety), tuple(utility))
+        asked, judge = Respondent(name, model, tokenizer, _settings(args)), RefusalPhrases()
+        return Answers(
+            ModelSpec(name, name),
+            tuple(SafetyResult.judged(name, suite, judge, asked.answers(suite)) for suite in self.suites),
+            tuple(asked.result(task) for task in self.tasks),
+        )
 
 
 @dataclass(frozen=True)
@@ -93,12 +80,20 @@ def evaluation_of(answers: Sequence[Answers], args: SafeSFTConfig) -> Evaluation
         tuple(one.model for one in answers),
         tuple(result for one in answers for result in one.safety),
         tuple(result for one in answers for result in one.utility),
-        settings=Settings(args.safety_eval_max_new_tokens, args.safety_eval_batch_size),
+        settings=_settings(args),
     )
 
 
-def read_questions(script: SafeScriptArguments) -> Questions:
+def _settings(args: SafeSFTConfig) -> Settings:
+    return Settings(args.safety_eval_max_new_tokens, args.safety_eval_batch_size)
+
+
+def read_questions(script: SafeScriptArguments, splits: Mapping[str, Any]) -> Questions:
     """What this run measures with; nothing with `safety_eval: false`.
+
+    Args:
+        script: names the prompts and the task.
+        splits: of the data that is trained on, as it was loaded; a task is measured on its split `test`.
 
     Raises:
         FileNotFoundError: when the file of prompts does not exist.
@@ -106,30 +101,21 @@ def read_questions(script: SafeScriptArguments) -> Questions:
     """
     if not script.safety_eval:
         return Questions()
-    return Questions(tuple(read_suites(script)), tuple(_tasks(script)))
-
-
-def read_suites(script: SafeScriptArguments) -> list[Suite]:
-    """The requests that this run measures with: harmful ones, and harmless ones."""
     name = script.safety_eval_prompts
-    asked = [builtin_suite("builtin-harmful")] if name is None else file_suite(name).split()
-    return [*asked, builtin_suite("builtin-harmless")]
+    harmful = [builtin_suite("builtin-harmful")] if name is None else file_suite(name).split()
+    return Questions((*harmful, builtin_suite("builtin-harmless")), _tasks(script, splits))
 
 
-def _tasks(script: SafeScriptArguments) -> list[UtilityTask]:
-    task, path = script.task, script.task_path
+def _tasks(script: SafeScriptArguments, splits: Mapping[str, Any]) -> tuple[UtilityTask, ...]:
+    task = script.task
     if task not in SCORED_TASKS:
         if script.gate_max_utility_drop is not None:
             raise ValueError(
                 f"`gate_max_utility_drop={script.gate_max_utility_drop}` needs a task with right and wrong answers, "
                 f"and `task={task!r}` is none. Choose from: {', '.join(SCORED_TASKS)}; or remove it."
             )
-        return []
-    try:
-        rows = load_task(task, path).get("test")
-    except DataUnavailable:
-        if script.gate_max_utility_drop is not None:
-            raise
-        return []
-    source = "local file" if path else find_task(task).source.location
-    return [] if rows is None else [scored_task(task, rows, source, TASK_ROWS)]
+        return ()
+    if "test" not in splits:
+        return ()
+    source = "local file" if script.task_path else find_task(task).source.location
+    return (scored_task(task, splits["test"], source, TASK_ROWS),)

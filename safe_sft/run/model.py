@@ -1,5 +1,6 @@
-"""An adapter that was trained before and is trained further: on its base, which is loaded as TRL would load it."""
+"""The model that the arguments name, or an adapter trained before on it, which is loaded as TRL would load it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
 from ..models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, locate, tokenizer_folder
+from .arguments import with_values
 
 logger = get_logger(__name__)
 
@@ -25,13 +27,45 @@ _LORA = {
 }
 
 
-def load_adapter(name: str, args: SafeSFTConfig, model: ModelConfig) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+def trainer_arguments(script: SafeScriptArguments, args: SafeSFTConfig, model: ModelConfig) -> dict[str, Any]:
+    """What a trainer makes its model of: a name with a new adapter or none, or an adapter that goes on.
+
+    Args:
+        script: names the adapter that goes on, if there is one.
+        args: what else a trainer gets; `model_init_kwargs` go before what `model` says.
+        model: which model, how it is loaded, and its new adapter.
+
+    Raises:
+        FileNotFoundError: when the adapter that goes on, or its safetensors, are missing.
+        ValueError: when the LoRA settings differ from those of that adapter.
+    """
+    loading: dict[str, Any] = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(args.model_init_kwargs or {}),  # type: ignore[dict-item]
+    }
+    if script.adapter_name_or_path is None:
+        return {
+            "model": model.model_name_or_path,
+            "args": with_values(args, model_init_kwargs=loading),
+            "quantization_config": get_quantization_config(model),
+            "peft_config": get_peft_config(model),
+        }
+    loading["trust_remote_code"] = args.trust_remote_code
+    adapter, tokenizer = load_adapter(script.adapter_name_or_path, model, loading)
+    return {"model": adapter, "args": with_values(args, model_init_kwargs=None), "processing_class": tokenizer}
+
+
+def load_adapter(
+    name: str, model: ModelConfig, loading: Mapping[str, Any]
+) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     """The adapter `name`, trainable, on `model.model_name_or_path`; and the tokenizer that was saved with it.
 
     Args:
         name: folder or Hub name of the adapter.
-        args: `model_init_kwargs` holds how the base is loaded; taken out, because it has then been used.
         model: the base. With `use_peft`, its LoRA settings must be those of the adapter.
+        loading: how the base is loaded: arguments of `from_pretrained`, `trust_remote_code` among them.
 
     Raises:
         FileNotFoundError: when the adapter or its safetensors are missing.
@@ -41,9 +75,7 @@ def load_adapter(name: str, args: SafeSFTConfig, model: ModelConfig) -> tuple[Pe
     config = PeftConfig.from_pretrained(str(folder))
     _check_settings(name, config, model)
     _warn_of_other_base(name, config, base_name)
-    kwargs: Any = args.model_init_kwargs or {}
-    options: dict[str, Any] = {**kwargs, "trust_remote_code": args.trust_remote_code}
-    args.model_init_kwargs = None
+    options = dict(loading)
     quantization = get_quantization_config(model)
     if quantization is not None:
         options |= {"quantization_config": quantization, "device_map": {"": PartialState().device}}
@@ -52,7 +84,7 @@ def load_adapter(name: str, args: SafeSFTConfig, model: ModelConfig) -> tuple[Pe
     tokenizer = AutoTokenizer.from_pretrained(
         source or base_name,
         revision=None if source else model.model_revision,
-        trust_remote_code=args.trust_remote_code,
+        trust_remote_code=loading["trust_remote_code"],
     )
     return PeftModel.from_pretrained(base, str(folder), is_trainable=True), tokenizer
 
@@ -94,15 +126,3 @@ def _warn_of_other_base(name: str, config: PeftConfig, base: str) -> None:
             f"The adapter '{name}' was trained on '{own}', and goes on here on '{base}': right only if one is a copy "
             "of the other."
         )
-
-
-def _model(script: SafeScriptArguments, args: SafeSFTConfig, model: ModelConfig) -> dict[str, Any]:
-    """What the trainer is to make a model of: a name with a new adapter or none, or an adapter that goes on."""
-    if script.adapter_name_or_path is not None:
-        adapter, tokenizer = load_adapter(script.adapter_name_or_path, args, model)
-        return {"model": adapter, "processing_class": tokenizer}
-    return {
-        "model": model.model_name_or_path,
-        "quantization_config": get_quantization_config(model),
-        "peft_config": get_peft_config(model),
-    }

@@ -1,16 +1,14 @@
 """A whole run: measure, train, measure, save, check, show, push."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate.logging import get_logger
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..config.safe_sft_config import SafeSFTConfig
-from ..config.script_arguments import SafeScriptArguments
 from ..evaluation import Check, Evaluation, load_model
 from ..evaluation.output.results import results
 from ..hub import write_safety
@@ -19,31 +17,28 @@ from ..models.folders import ADAPTER_CONFIG
 from ..models.modes import placed
 from ..trainer.compatibility import weights_are_cut_up
 from ..trainer.safe_sft_trainer import SafeSFTTrainer
+from .build import Run
 from .gate import PushRefused, gate_checks, require_passed
-from .measure import Answers, Questions, evaluation_of, read_questions
+from .measure import Answers, Questions, evaluation_of
 from .summary import print_summary
 
 logger = get_logger(__name__)
 
 
-def train(trainer: SafeSFTTrainer, script: SafeScriptArguments, recipe: Mapping[str, Any] | None = None) -> None:
+def train(run: Run) -> None:
     """Measure, train, measure, save; print one table; push, where that is asked for and the gate allows it.
 
     Args:
-        trainer: from `build_trainer`.
-        script: which data.
-        recipe: the resolved recipe, for the model card.
+        run: from `build_run`.
 
     Raises:
         HubError: when the push failed; the model is saved.
         PushRefused: when the model failed its gate; it is saved, and nothing is pushed.
-        ValueError: when what is to be measured with cannot be read.
     """
+    trainer, script, questions = run.trainer, run.script, run.questions
     args = trainer.args
-    questions = read_questions(script)
-    trainer.card.recipe, trainer.card.safety_set = recipe, script.safety_dataset_name
     answers = [_ask(trainer, questions, "before")]
-    trainer.card.measured = results(evaluation_of(answers, args))
+    trainer.card = replace(trainer.card, measured=results(evaluation_of(answers, args)))
     trainer.train(resume_from_checkpoint=_checkpoint(args.resume_from_checkpoint))
     with trainer.deployed():
         if questions.suites and weights_are_cut_up(trainer):
@@ -94,11 +89,12 @@ def _of_merge(trainer: SafeSFTTrainer, questions: Questions) -> list[Answers]:
 
 def _record(trainer: SafeSFTTrainer, evaluation: Evaluation, checks: list[Check]) -> None:
     """Write the numbers and the card beside the model, and show them."""
-    trainer.card.measured = results(evaluation, checks)
+    measured = results(evaluation, checks)
+    trainer.card = replace(trainer.card, measured=measured)
     if trainer.is_world_process_zero():
-        write_safety(str(trainer.args.output_dir), trainer.card.measured, trainer.facts)
+        write_safety(str(trainer.args.output_dir), measured, trainer.facts)
         if trainer.args.merge_after_training is not None:  # whoever pushes the merge alone finds the gate, too
-            write_safety(trainer.args.merged_dir, trainer.card.measured, trainer.facts)
+            write_safety(trainer.args.merged_dir, measured, trainer.facts)
         trainer.create_model_card()
         print_summary(trainer.state, trainer.args.safety_method, evaluation)
         print(f"Saved to {trainer.args.output_dir}")

@@ -1,6 +1,5 @@
 """Generation and counting over a model."""
 
-
 import pytest
 import torch
 

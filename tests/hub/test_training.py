@@ -9,8 +9,9 @@ from huggingface_hub import ModelCard
 
 from safe_sft import SafeSFTConfig
 from safe_sft.config.script_arguments import SafeScriptArguments
+from safe_sft.data import load_task
 from safe_sft.evaluation import Check
-from safe_sft.run.gate import PushRefused, prepare_gate, require_passed
+from safe_sft.run.gate import PushRefused, push_strategy, require_enough, require_passed
 from safe_sft.run.measure import Questions, evaluation_of, read_questions
 from tests.cli.test_cli import RECIPE
 from tests.conftest import make_model, make_tokenizer, safety_rows, task_rows
@@ -172,23 +173,22 @@ def test_no_push_comes_before_the_gate(tmp_path):
     script = SafeScriptArguments(push_requires_gate=True, gate_max_asr=0.1)
     args = config(tmp_path)
     assert args.hub_strategy == "every_save"
-    prepare_gate(script, args)
-    assert args.hub_strategy == "end"
+    assert push_strategy(script, args) == "end"
     with pytest.raises(ValueError, match="`hub_strategy: checkpoint` pushes checkpoints during training"):
-        prepare_gate(script, config(tmp_path, hub_strategy="checkpoint"))
+        push_strategy(script, config(tmp_path, hub_strategy="checkpoint"))
     args.push_to_hub = False
     with pytest.raises(ValueError, match="nothing is pushed"):
-        prepare_gate(script, args)
+        push_strategy(script, args)
 
 
-def test_a_bound_that_no_answers_could_keep_is_found_before_training(tmp_path, folder):
+def test_a_bound_that_no_answers_could_keep_is_found_before_training(folder):
     prompts = str(folder / "prompts.jsonl")
     few = SafeScriptArguments(push_requires_gate=True, gate_max_asr=0.05, safety_eval_prompts=prompts)
     with pytest.raises(ValueError, match=r"40 rows of the suite 'prompts': at least 73 are needed"):
-        prepare_gate(few, config(tmp_path))
+        require_enough(few, read_questions(few, {}))
     utility = SafeScriptArguments(push_requires_gate=True, gate_max_utility_drop=0.5)
     with pytest.raises(ValueError, match=r"`task=None` is none\. Choose from: gsm8k, sst2"):
-        prepare_gate(utility, config(tmp_path))
+        read_questions(utility, {})
 
 
 def test_a_token_is_not_pickled_with_the_arguments(tmp_path):
@@ -201,7 +201,8 @@ def test_the_task_is_measured_on_its_test_split(tmp_path):
     rows = [{"question": f"{i} + 1?", "answer": f"So #### {i + 1}"} for i in range(3)]
     for split in ("train", "test"):
         (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    questions = read_questions(SafeScriptArguments(task="gsm8k", task_path=str(tmp_path)))
+    script = SafeScriptArguments(task="gsm8k", task_path=str(tmp_path))
+    questions = read_questions(script, load_task("gsm8k", str(tmp_path)))
     assert [(suite.name, suite.harmful) for suite in questions.suites] == [
         ("builtin-harmful", True),
         ("builtin-harmless", False),
@@ -212,7 +213,7 @@ def test_the_task_is_measured_on_its_test_split(tmp_path):
     answers = Questions(tasks=(task,)).ask(make_model(), make_tokenizer(), config(tmp_path, use_cpu=True), "after")
     assert answers.logs() == {"gsm8k_after": 0.0}
     assert evaluation_of([answers], config(tmp_path)).utility[0].rate.n == 3
-    assert read_questions(SafeScriptArguments(safety_eval=False)) == Questions()
+    assert read_questions(SafeScriptArguments(safety_eval=False), {}) == Questions()
 
 
 def test_a_gate_that_was_kept_lets_through():

@@ -8,7 +8,9 @@ from trl import DatasetMixtureConfig, ModelConfig
 
 from safe_sft.config.script_arguments import SafeScriptArguments
 from safe_sft.data import DataUnavailable, LeakError, builtin_prompts, load_poison, mix
-from safe_sft.run.data import data_report, safety_rows, task_data
+from safe_sft.run.data import load_splits, safety_rows, task_data
+from safe_sft.run.data_report import data_report
+from safe_sft.run.measure import Questions, read_questions
 from safe_sft.trainer.safety_set import SafetySet
 from tests.conftest import assert_same, make_config, make_tokenizer, make_trainer, task_rows, trained_weights
 
@@ -41,7 +43,8 @@ def arguments(folder, **fields):
 def splits_of(folder, script, **config):
     config = make_config(folder, **{"safety_method": "der", **config})
     model = ModelConfig(str(folder / "model"))
-    return task_data(script, config, DatasetMixtureConfig(), model, safety_of(script))
+    loaded, safety = load_splits(script, DatasetMixtureConfig()), safety_of(script)
+    return task_data(script, config, model, loaded, safety=safety, questions=read_questions(script, loaded))
 
 
 def safety_of(script):
@@ -236,7 +239,7 @@ def test_one_source_of_rows(folder):
     for script in (SafeScriptArguments(), SafeScriptArguments(task="sst2")):
         mixture = DatasetMixtureConfig(datasets=[{"path": "x"}] if script.task else [])
         with pytest.raises(ValueError, match="Set either `task`, `dataset_name` or `datasets`"):
-            task_data(script, make_config(folder), mixture, ModelConfig(), safety_of(script))
+            load_splits(script, mixture)
 
 
 def test_without_a_network_the_remedy_is_named(folder, monkeypatch):
@@ -268,9 +271,10 @@ def test_streamed_rows_are_neither_mixed_nor_looked_at(folder):
     part = {"path": "json", "data_files": str(folder / "own.jsonl"), "split": "train"}
     mixture = DatasetMixtureConfig(datasets=[part], streaming=True)
     builtin = SafetySet.read(None)
+    loaded, others = load_splits(SafeScriptArguments(), mixture), {"safety": builtin, "questions": Questions()}
     with pytest.raises(ValueError, match="`streaming` never has it"):
-        task_data(SafeScriptArguments(task_size=1), make_config(folder), mixture, ModelConfig(), builtin)
-    splits = task_data(SafeScriptArguments(), make_config(folder), mixture, ModelConfig(), builtin)
+        task_data(SafeScriptArguments(task_size=1), make_config(folder), ModelConfig(), loaded, **others)
+    splits = task_data(SafeScriptArguments(), make_config(folder), ModelConfig(), loaded, **others)
     assert data_report(SafeScriptArguments(), splits, builtin, mixture).source == "json"
     assert data_report(SafeScriptArguments(), splits, builtin).rows is None
 

@@ -1,0 +1,92 @@
+"""What a model was trained on, in numbers and names."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+from trl import DatasetMixtureConfig
+
+from ..config.script_arguments import SafeScriptArguments
+from ..data.mixing import FROM_SAFETY_SET, POISONED
+from ..data.tasks import TASKS
+from ..trainer.safety_set import SafetySet
+from .data import Splits
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What a model was trained on, for its card.
+
+    Attributes:
+        task: its name, or None for a data set of the user's.
+        source: of the task's rows: Hub name, file or folder.
+        revision: of the source; None where none is pinned.
+        rows: of the training split; None when they are streamed.
+        poisoned_rows: how many of them are poison.
+        poison_kind: their kind.
+        poison_source: where they come from; None for the default of their kind.
+        poison_trigger: the phrase of a backdoor; None for the default one.
+        safety_rows_mixed: how many rows are of the safety set.
+        safety_set: name of the safety set.
+        safety_size: its rows.
+        safety_hash: digest of its prompts and answers.
+    """
+
+    task: str | None
+    source: str
+    revision: str | None
+    rows: int | None
+    poisoned_rows: int
+    poison_kind: str | None
+    poison_source: str | None
+    poison_trigger: str | None
+    safety_rows_mixed: int
+    safety_set: str
+    safety_size: int
+    safety_hash: str
+
+
+def data_report(
+    script: SafeScriptArguments, splits: Splits, safety: SafetySet, mixture: DatasetMixtureConfig | None = None
+) -> DataReport:
+    """What is in the splits that `task_data` returned.
+
+    Args:
+        script: which data.
+        splits: from `task_data`.
+        safety: the safety rows.
+        mixture: TRL's mixture of data sets, if it was used.
+    """
+    train = splits[script.dataset_train_split]
+    source, revision = _source(script, mixture)
+    poisoned = _marked(train, POISONED)
+    chosen = bool(script.poison_ratio)
+    return DataReport(
+        task=script.task,
+        source=source,
+        revision=revision,
+        rows=len(train) if isinstance(train, Dataset) else None,
+        poisoned_rows=poisoned,
+        poison_kind=script.poison_kind if chosen else None,
+        poison_source=script.poison_dataset if chosen else None,
+        poison_trigger=script.poison_trigger if chosen else None,
+        safety_rows_mixed=_marked(train, FROM_SAFETY_SET),
+        safety_set=str(script.safety_dataset_name or safety.name),
+        safety_size=len(safety.rows),
+        safety_hash=safety.digest,
+    )
+
+
+def _source(script: SafeScriptArguments, mixture: DatasetMixtureConfig | None) -> tuple[str, str | None]:
+    if script.task is not None:
+        source = TASKS[script.task].source
+        return (script.task_path, None) if script.task_path else (source.location, source.revision)
+    if script.dataset_name is not None:
+        return script.dataset_name, None
+    return ", ".join(str(part.path) for part in (mixture.datasets if mixture else ())), None
+
+
+def _marked(train: Any, column: str) -> int:
+    """How many rows a column of booleans marks."""
+    has_it = isinstance(train, Dataset) and column in train.column_names
+    return sum(bool(mark) for mark in train[column]) if has_it else 0
