@@ -126,6 +126,12 @@ def test_an_unreachable_suite_leaves_the_others(monkeypatch):
     assert "no route" in failures[0]
 
 
+def test_a_source_says_why_it_could_not_be_reached(monkeypatch):
+    serve(monkeypatch, PermissionError("gated"))
+    with pytest.raises(SuiteUnavailable, match=r"'hex-phi' could not be loaded from LLM-.*\(PermissionError: gated\)"):
+        published_suite("hex-phi")
+
+
 def test_a_source_that_changed_says_so(monkeypatch):
     serve(monkeypatch, [{"question": "?"}])
     with pytest.raises(SuiteUnavailable, match=r"has changed .* needs one named `goal`"):
