@@ -22,7 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from safe_sft.data import TokenizedRow
 from safe_sft.importance import ESTIMATORS, AnchoredSpace, Importance, anchor_space
-from safe_sft.importance.estimate import estimate_importance
+from safe_sft.importance.estimate import Estimation, estimate_importance
 from safe_sft.importance.file import Provenance
 from safe_sft.importance.objective import Objective
 from safe_sft.replay import ReplayBatch
@@ -131,7 +131,7 @@ def estimation_seconds(model: nn.Module, rows: Sequence[TokenizedRow], repeats: 
             weight.requires_grad_(False)
 
     def estimate(name: str) -> None:
-        estimate_importance(model, space, rows, estimator=name, batch_size=BATCH)
+        estimate_importance(model, space, rows, Estimation(name, BATCH))
 
     cases: dict[str, Callable[[], None]] = {
         "plain LoRA": lambda: plain(model, rows, BATCH, factors),

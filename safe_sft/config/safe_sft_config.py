@@ -274,7 +274,7 @@ class SafeSFTConfig(SFTConfig):
         if self.teacher_cache is not None and self.teacher == "online":
             raise ValueError("`teacher_cache` is set, but `teacher: online` reads no cache. Remove one of them.")
         for method, _ in self.safety_terms:
-            if self.teacher_temperature != 1.0 and (self.teacher_divergence or method.divergence) == "squared":
+            if self.teacher_temperature != 1.0 and method.divergence_of(self) == "squared":
                 raise ValueError(
                     f"`teacher_temperature={self.teacher_temperature!r}` has no effect on the squared distance of "
                     f"`{method.name}`. Set `teacher_divergence` to kl, reverse_kl or jsd."

@@ -23,7 +23,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class SafetyRows:
+class SafetyRowsFacts:
     """The safety rows of a run.
 
     Attributes:
@@ -58,7 +58,7 @@ class RunFacts:
     terms: tuple[Term, ...] = ()
     base_model: str | None = None
     base_revision: str | None = None
-    safety_rows: SafetyRows | None = None
+    safety_rows: SafetyRowsFacts | None = None
     replay_share: float | None = None
     teacher: str | None = None
     data: Mapping[str, Any] | None = None

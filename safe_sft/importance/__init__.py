@@ -4,6 +4,7 @@ from .anchoring import anchor_space
 from .build import build_importance, discard_partial, load_importance
 from .file import NORMALIZATIONS, Importance
 from .objective import ESTIMATORS
+from .sizes import SpaceSizes, space_sizes
 from .space import SPACES, AnchoredSpace
 
 __all__ = [
@@ -12,8 +13,10 @@ __all__ = [
     "SPACES",
     "AnchoredSpace",
     "Importance",
+    "SpaceSizes",
     "anchor_space",
     "build_importance",
     "discard_partial",
     "load_importance",
+    "space_sizes",
 ]

@@ -7,8 +7,8 @@ from torch import nn
 from ..models.adapters import active_lora_layers, adapter_is_fresh
 from ..models.parts import is_peft_model
 from .parameter_space import ParameterSpace
-from .space import AnchoredSpace, Slot
-from .weight_space import EffectiveWeightSpace, LoraPair
+from .space import AnchoredSpace, Slot, space_name
+from .weight_space import EffectiveWeightSpace, FactorPair
 
 
 def anchor_space(model: nn.Module, requested: str | None) -> AnchoredSpace:
@@ -16,8 +16,7 @@ def anchor_space(model: nn.Module, requested: str | None) -> AnchoredSpace:
 
     Args:
         model: the model, before training.
-        requested: `adapter`, `weight`, or None: `weight` for a fresh LoRA, `adapter` for full tuning and for an
-            adapter that was trained before.
+        requested: `adapter`, `weight`, or None for the default of `space_name`.
 
     Raises:
         ValueError: when nothing is trainable, or the model has LoRA layers whose effective weight is not `W + s·B·A`
@@ -26,14 +25,13 @@ def anchor_space(model: nn.Module, requested: str | None) -> AnchoredSpace:
     slots = _trainable_slots(model)
     if not slots:
         raise ValueError("The model has no trainable parameter, so there is nothing to anchor. Unfreeze some.")
-    space = requested or ("weight" if adapter_is_fresh(model) else "adapter")
-    if space == "adapter" or not is_peft_model(model):
+    if space_name(requested, adapted=is_peft_model(model), fresh=adapter_is_fresh(model)) == "adapter":
         return ParameterSpace(slots, model)
-    pairs: list[LoraPair] = []
+    pairs: list[FactorPair] = []
     for name, layer in active_lora_layers(model):
         for adapter in sorted(set(layer.active_adapters) & {*layer.lora_B, *layer.lora_embedding_B}):
             _require_plain_lora(name, layer, adapter)
-            pairs.append(LoraPair(f"{name}.{adapter}", layer, adapter))
+            pairs.append(FactorPair(f"{name}.{adapter}", layer, adapter))
     if not pairs:
         raise ValueError(
             "`importance_space='weight'` needs LoRA layers, and the adapter has none. Set `importance_space: adapter`."

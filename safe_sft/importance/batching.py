@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from .parameter_space import ParameterSpace
 from .space import AnchoredSpace, Slot
-from .weight_space import EffectiveWeightSpace, LoraPair
+from .weight_space import EffectiveWeightSpace, FactorPair
 
 
 @dataclass
-class Plan:
+class Batching:
     """Which gradients are taken in batches, by hooks, and which one sequence at a time.
 
     Attributes:
@@ -24,25 +24,25 @@ class Plan:
         batched: whether several sequences go through the model together.
     """
 
-    pairs: list[LoraPair] = field(default_factory=list)
+    pairs: list[FactorPair] = field(default_factory=list)
     linear: dict[nn.Module, dict[str, str]] = field(default_factory=dict)
     rest: dict[str, Slot] = field(default_factory=dict)
     batched: bool = True
 
     @classmethod
-    def of(cls, space: AnchoredSpace, model: nn.Module) -> "Plan":
+    def of(cls, space: AnchoredSpace, model: nn.Module) -> "Batching":
         """Sort the weights of `space` by the modules that hold them."""
-        plan = cls()
+        batching = cls()
         parameters: ParameterSpace | None = space if isinstance(space, ParameterSpace) else None
         if isinstance(space, EffectiveWeightSpace):
-            plan.pairs, parameters = space.pairs, space.rest
+            batching.pairs, parameters = space.pairs, space.rest
         uses = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
         for name, slot in parameters.slots.items() if parameters else ():
             if type(slot.module).forward is nn.Linear.forward and uses[id(slot.parameter)] == 1:
-                plan.linear.setdefault(slot.module, {})[slot.leaf] = name
+                batching.linear.setdefault(slot.module, {})[slot.leaf] = name
             else:
-                plan.rest[name] = slot
-        return plan
+                batching.rest[name] = slot
+        return batching
 
     def exclude_irregular(self, model: nn.Module, forward: Callable[[], Any]) -> None:
         """Run `forward` on two rows, and take out of the batches what does not see each row once and apart.

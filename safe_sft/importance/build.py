@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from ..data import TokenizedRow
 from ..data.tokenization import rows_fingerprint
 from ..models.fingerprint import model_fingerprint, tokenizer_fingerprint
-from .estimate import estimate_importance
+from .estimate import Estimation, estimate_importance
 from .file import Importance, Provenance
 from .partial import PartialSums
 from .space import AnchoredSpace
@@ -44,14 +44,26 @@ def build_importance(
         batch_size: rows at a time, on each rank.
         seed: of `sampled`.
         folder: where unfinished sums are kept until `discard_partial`; None keeps none.
-
         autocast: the precision in which the model runs; the sums are float32 in any.
         checkpointing: whether layers keep their inputs alone, and run again in the backward pass.
 
     Returns:
         The importance, equal on every rank.
     """
-    provenance = Provenance(
+    provenance = _provenance(model, tokenizer, space, rows, estimator)
+    partial = None if folder is None else _partial(folder, provenance, batch_size, seed)
+    how = Estimation(estimator, batch_size, tokenizer.pad_token_id or 0, seed, autocast, checkpointing)
+    return Importance(estimate_importance(model, space, rows, how, partial), provenance)
+
+
+def _provenance(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    space: AnchoredSpace,
+    rows: Sequence[TokenizedRow],
+    estimator: str,
+) -> Provenance:
+    return Provenance(
         estimator=estimator,
         space=space.name,
         model=model_fingerprint(model, space.anchors()),
@@ -60,19 +72,6 @@ def build_importance(
         sequences=len(rows),
         tokens=sum(row.supervised_tokens for row in rows),
     )
-    tensors = estimate_importance(
-        model,
-        space,
-        rows,
-        estimator=estimator,
-        batch_size=batch_size,
-        pad_token_id=tokenizer.pad_token_id or 0,
-        seed=seed,
-        autocast=autocast,
-        checkpointing=checkpointing,
-        partial=_partial(folder, provenance, batch_size, seed) if folder is not None else None,
-    )
-    return Importance(tensors, provenance)
 
 
 def load_importance(

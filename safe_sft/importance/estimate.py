@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from ..models.generation import length_sorted_batches
 from ..models.modes import checkpointed, without_dropout
 from ..models.parts import base_model
 from ..replay import ReplayBatch
-from .batching import Plan
+from .batching import Batching
 from .objective import ESTIMATORS, Objective
 from .partial import PartialSums
 from .per_sequence import Sink, power, summed_bias_powers, summed_power_margins, summed_powers, watched
@@ -25,18 +26,37 @@ from .space import AnchoredSpace
 logger = get_logger(__name__)
 
 
+@dataclass(frozen=True)
+class Estimation:
+    """How importance is estimated.
+
+    Attributes:
+        estimator: `empirical`, `sampled` or `mas`; see `Objective`.
+        batch_size: rows at a time, on each rank.
+        pad_token_id: fills the shorter rows of a batch.
+        seed: seed of the answers that `sampled` draws.
+        autocast: the precision in which the model runs; the sums are float32 in any.
+        checkpointing: whether layers keep their inputs alone, and run again in the backward pass.
+    """
+
+    estimator: str
+    batch_size: int
+    pad_token_id: int = 0
+    seed: int = 0
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext
+    checkpointing: bool = False
+
+    def objective(self, model: nn.Module) -> Objective:
+        """What the gradients are of."""
+        return Objective(model, self.estimator, seed=self.seed, pad_token_id=self.pad_token_id, autocast=self.autocast)
+
+
 def estimate_importance(
     model: nn.Module,
     space: AnchoredSpace,
     rows: Sequence[TokenizedRow],
-    *,
-    estimator: str,
-    batch_size: int,
-    pad_token_id: int = 0,
-    seed: int = 0,
+    how: Estimation,
     partial: PartialSums | None = None,
-    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
-    checkpointing: bool = False,
 ) -> dict[str, Tensor]:
     """Mean over `rows` of the per-sequence gradient, squared or in absolute value, of the model as it is now.
 
@@ -44,31 +64,26 @@ def estimate_importance(
 
     Args:
         model: on its device, not wrapped for distribution.
-        space: of `model`.
+        space: the space of `model`.
         rows: safety rows.
-        estimator: `empirical`, `sampled` or `mas`; see `Objective`.
-        batch_size: rows at a time, on each rank.
-        pad_token_id: for padded batches.
-        seed: of `sampled`.
+        how: the estimator, and how the model runs.
         partial: where unfinished sums are kept, and taken up again.
-        autocast: the precision in which the model runs; the sums are float32 in any.
-        checkpointing: whether layers keep their inputs alone, and run again in the backward pass.
 
     Returns:
         Tensors of `space.layout()`, in float32 (float64 for a float64 model).
     """
     state = PartialState()  # before anything is logged
-    objective = Objective(model, estimator, seed=seed, pad_token_id=pad_token_id, autocast=autocast)
+    objective = how.objective(model)
     device = next(base_model(model).get_input_embeddings().parameters()).device
 
     def forward(batch: Sequence[int]) -> Tensor:
         return objective(ReplayBatch.of(rows, batch, device))
 
-    with without_dropout(model), checkpointed(model) if checkpointing else nullcontext():
-        plan = _try_out(model, space, rows, forward)
+    with without_dropout(model), checkpointed(model) if how.checkpointing else nullcontext():
+        batching = _try_out(model, space, rows, forward)
         sums = _zeros(space, model)
-        batches = _share(rows, batch_size if plan.batched else 1)
-        _accumulate(model, plan, sums, batches, forward, ESTIMATORS[estimator], partial)
+        batches = _share(rows, how.batch_size if batching.batched else 1)
+        _accumulate(model, batching, sums, batches, forward, ESTIMATORS[how.estimator], partial)
     if state.num_processes > 1:
         sums = {name: reduce(value, "sum") for name, value in sums.items()}
     return {name: value / len(rows) for name, value in sums.items()}
@@ -76,14 +91,14 @@ def estimate_importance(
 
 def _try_out(
     model: nn.Module, space: AnchoredSpace, rows: Sequence[TokenizedRow], forward: Callable[[Sequence[int]], Tensor]
-) -> Plan:
-    """The plan, after a forward of the shortest row, twice; says once what it costs."""
-    plan = Plan.of(space, model)
+) -> Batching:
+    """The batching, after a forward of the shortest row, twice; says once what it costs."""
+    batching = Batching.of(space, model)
     shortest = min(range(len(rows)), key=lambda i: len(rows[i].input_ids))
-    plan.exclude_irregular(model, lambda: forward([shortest, shortest]))
-    if not plan.batched:
-        _say_unbatched(plan)
-    return plan
+    batching.exclude_irregular(model, lambda: forward([shortest, shortest]))
+    if not batching.batched:
+        _say_unbatched(batching)
+    return batching
 
 
 def _share(rows: Sequence[TokenizedRow], batch_size: int) -> list[list[int]]:
@@ -95,7 +110,7 @@ def _share(rows: Sequence[TokenizedRow], batch_size: int) -> list[list[int]]:
 
 def _accumulate(
     model: nn.Module,
-    plan: Plan,
+    batching: Batching,
     sums: dict[str, Tensor],
     batches: list[list[int]],
     forward: Callable[[Sequence[int]], Tensor],
@@ -104,9 +119,9 @@ def _accumulate(
 ) -> None:
     start = partial.load(sums) if partial else 0
     with ExitStack() as stack:
-        stack.enter_context(_frozen(model, [slot.parameter for slot in plan.rest.values()]))
+        stack.enter_context(_frozen(model, [slot.parameter for slot in batching.rest.values()]))
         stack.enter_context(_input_requires_grad(model))
-        sinks = [*_pair_sinks(plan, sums, exponent), *_linear_sinks(plan, sums, exponent)]
+        sinks = [*_pair_sinks(batching, sums, exponent), *_linear_sinks(batching, sums, exponent)]
         stack.enter_context(watched(sinks))
         total = sum(map(len, batches))
         bar = stack.enter_context(
@@ -116,7 +131,7 @@ def _accumulate(
         for done, batch in enumerate(batches[start:], start + 1):
             with torch.enable_grad():
                 forward(batch).backward()
-            for name, slot in plan.rest.items():
+            for name, slot in batching.rest.items():
                 if slot.parameter.grad is not None:
                     sums[name] += power(slot.parameter.grad.to(sums[name].dtype), exponent)
                     slot.parameter.grad = None
@@ -125,22 +140,23 @@ def _accumulate(
                 partial.step(sums, done)
 
 
-def _pair_sinks(plan: Plan, sums: dict[str, Tensor], exponent: int) -> Iterator[tuple[nn.Module, Sink]]:
-    for pair in plan.pairs:
+def _pair_sinks(batching: Batching, sums: dict[str, Tensor], exponent: int) -> Iterator[tuple[nn.Module, Sink]]:
+    for pair in batching.pairs:
 
         def sink(x: Tensor, g: Tensor, name: str = pair.name) -> None:
-            rows, columns = summed_power_margins(*_as_sequences(x, g, sums[f"{name}.rows"], plan.batched), exponent)
+            x, g = _as_sequences(x, g, sums[f"{name}.rows"], batching.batched)
+            rows, columns = summed_power_margins(x, g, exponent)
             sums[f"{name}.rows"] += rows
             sums[f"{name}.columns"] += columns
 
         yield pair.layer, sink
 
 
-def _linear_sinks(plan: Plan, sums: dict[str, Tensor], exponent: int) -> Iterator[tuple[nn.Module, Sink]]:
-    for module, names in plan.linear.items():
+def _linear_sinks(batching: Batching, sums: dict[str, Tensor], exponent: int) -> Iterator[tuple[nn.Module, Sink]]:
+    for module, names in batching.linear.items():
 
         def sink(x: Tensor, g: Tensor, names: dict[str, str] = names) -> None:
-            x, g = _as_sequences(x, g, sums[next(iter(names.values()))], plan.batched)
+            x, g = _as_sequences(x, g, sums[next(iter(names.values()))], batching.batched)
             if "weight" in names:
                 sums[names["weight"]] += summed_powers(x, g, exponent)
             if "bias" in names:
@@ -164,11 +180,10 @@ def _zeros(space: AnchoredSpace, model: nn.Module) -> dict[str, Tensor]:
     return {name: torch.zeros(at.shape, dtype=dtype, device=at.device) for name, at in space.layout().items()}
 
 
-def _say_unbatched(plan: Plan) -> None:
-    if plan.rest:
-        reason = (
-            f"{len(plan.rest)} trained parameters are not weights of linear layers, such as '{next(iter(plan.rest))}'"
-        )
+def _say_unbatched(batching: Batching) -> None:
+    if batching.rest:
+        first = next(iter(batching.rest))
+        reason = f"{len(batching.rest)} trained parameters are not weights of linear layers, such as '{first}'"
     else:
         reason = "some layers do not see the sequences of a batch apart"
     logger.warning(f"Importance is estimated one sequence at a time, which is slower: {reason}.")

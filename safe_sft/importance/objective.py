@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from ..losses import (
     draw_tokens,
-    logit_gram,
     sampled_tokens,
     squared_logit_distance,
     tiled_squared_logit_distance,
@@ -28,8 +27,7 @@ class Objective:
 
     `empirical` is `−log p(answer)`, in nats, summed over the answer's tokens; `sampled` the same with every answer
     token drawn from the model, given the tokens before it in the row; `mas` the mean of `‖logits‖²` over the positions
-    that predict the answer. Logits are built only for a head that is
-    trained, adapted or in float64.
+    that predict the answer. Logits are built only for a head that is trained, adapted or in float64.
 
     Args:
         model: the model, in the state in which it is measured.
@@ -57,11 +55,10 @@ class Objective:
         self._head = LogitHead.of(model)
         # TRL's cross-entropy sums in float32 whatever it is given.
         exact = estimator == "mas" or self._head.weight.dtype != torch.float64
-        trained = any(p.requires_grad for p in self._module.parameters())
-        self._plain = type(self._module) is nn.Linear and not trained and exact
-        self._gram = None
-        if self._plain and estimator == "mas" and self._head.bias is None and self._head.softcap is None:
-            self._gram = logit_gram(self._head.weight.detach()) * self._head.scale**2
+        self._plain = type(self._module) is nn.Linear and not self._head.trained and exact
+        # The distance from zero logits, which a bias would move.
+        of_distances = self._plain and estimator == "mas" and self._head.bias is None and self._head.spares_logits
+        self._gram = self._head.gram() if of_distances else None
 
     def __call__(self, batch: ReplayBatch) -> Tensor:
         """The objective of every row of `batch`, summed: a scalar with gradient."""
@@ -80,25 +77,19 @@ class Objective:
         if self._estimator == "mas":
             return (self._squared_norms(hidden, head) * _mean_weights(batch, hidden)).sum()
         targets = batch.targets.to(hidden.device)
-        parts = (head.bias, head.scale, head.softcap)
         if self._estimator == "sampled":
-            targets = sampled_tokens(hidden.detach(), head.weight.detach(), self._uniform(batch), *parts)
-        return token_cross_entropy(hidden, head.weight, targets, *parts).sum()
+            targets = sampled_tokens(hidden.detach(), head, self._uniform(batch))
+        return token_cross_entropy(hidden, head, targets).sum()
 
     def _squared_norms(self, hidden: Tensor, head: LogitHead) -> Tensor:
         """`‖z‖²` of each token, as the distance from zero logits."""
         origin = torch.zeros_like(hidden)
         if self._gram is not None:
             return squared_logit_distance(hidden, origin, self._gram)
-        no_bias = None if head.bias is None else torch.zeros_like(head.bias)
-        return tiled_squared_logit_distance(
-            hidden, head.weight, origin, head.weight, head.bias, no_bias, head.scale, head.softcap
-        )
+        return tiled_squared_logit_distance(hidden, head, origin, head.without_bias())
 
     def _of_logits(self, logits: Tensor, batch: ReplayBatch) -> Tensor:
-        cap = self._head.softcap
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) * self._head.scale
-        logits = logits if cap is None else cap * torch.tanh(logits / cap)
+        logits = self._head.scaled_and_capped(logits.to(torch.promote_types(logits.dtype, torch.float32)))
         if self._estimator == "mas":
             return (logits.square().sum(-1) * _mean_weights(batch, logits)).sum()
         targets = batch.targets.to(logits.device)

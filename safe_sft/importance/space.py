@@ -9,8 +9,23 @@ from torch import Tensor, nn
 
 SPACES = ("adapter", "weight")
 
+
 #: Prefix of importance among the anchors of a checkpoint.
 _IMPORTANCE = "importance/"
+
+
+def space_name(requested: str | None, *, adapted: bool, fresh: bool) -> str:
+    """Which space a penalty is taken over.
+
+    Args:
+        requested: `importance_space`: `adapter`, `weight`, or None for the default.
+        adapted: whether an adapter is trained, rather than the model in full.
+        fresh: whether that adapter is new, so that the model without it is the aligned one.
+
+    Returns:
+        `weight` for a fresh LoRA, `adapter` for full tuning and for an adapter that was trained before.
+    """
+    return (requested or ("weight" if fresh else "adapter")) if adapted else "adapter"
 
 
 class Slot(NamedTuple):

@@ -14,8 +14,8 @@ from .parameter_space import ParameterSpace
 from .space import AnchoredSpace, Layout, Slot, load_anchors, require_layout
 
 
-class LoraPair(NamedTuple):
-    """One adapter of one LoRA layer: `ΔW = scaling · B · A`."""
+class FactorPair(NamedTuple):
+    """The factors of one adapter in one LoRA layer: `ΔW = scaling · B · A`."""
 
     name: str
     layer: Any
@@ -57,7 +57,7 @@ class EffectiveWeightSpace(AnchoredSpace):
 
     name = "weight"
 
-    def __init__(self, pairs: list[LoraPair], rest: dict[str, Slot], model: nn.Module):
+    def __init__(self, pairs: list[FactorPair], rest: dict[str, Slot], model: nn.Module):
         self.pairs = pairs
         self.rest = ParameterSpace(rest, model) if rest else None
         self._model = model
@@ -86,7 +86,7 @@ class EffectiveWeightSpace(AnchoredSpace):
         total = torch.stack([norm.to(norms[0].device) for norm in norms]).sum() / 2
         return total if self.rest is None else total + self.rest.penalty().to(total.device)
 
-    def _movement(self, pair: LoraPair) -> tuple[Tensor, Tensor]:
+    def _movement(self, pair: FactorPair) -> tuple[Tensor, Tensor]:
         a, b = whole(pair.a.parameter), whole(pair.b.parameter)
         a, b = a.float() if a.dtype != torch.float64 else a, b.float() if b.dtype != torch.float64 else b
         if f"{pair.name}.lora_A" not in self._anchors:

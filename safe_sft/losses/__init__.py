@@ -3,6 +3,7 @@
 Sums are taken in float32, or in float64 when the inputs are float64.
 """
 
+from .head import Head
 from .outputs import (
     draw_tokens,
     logit_gram,
@@ -15,6 +16,7 @@ from .outputs import (
 from .weights import low_rank_squared_norm, quadratic_penalty
 
 __all__ = [
+    "Head",
     "draw_tokens",
     "logit_gram",
     "low_rank_squared_norm",

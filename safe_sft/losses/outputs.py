@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from .head import Head
 from .precision import wide
 
 # One tile of explicit logits holds at most this many numbers (32 MiB in float32).
@@ -53,75 +54,44 @@ def squared_logit_distance(hidden: Tensor, teacher_hidden: Tensor, gram: Tensor)
     return (difference @ gram * difference).sum(-1)
 
 
-def tiled_squared_logit_distance(
-    hidden: Tensor,
-    weight: Tensor,
-    teacher_hidden: Tensor,
-    teacher_weight: Tensor,
-    bias: Tensor | None = None,
-    teacher_bias: Tensor | None = None,
-    scale: float = 1.0,
-    softcap: float | None = None,
-) -> Tensor:
+def tiled_squared_logit_distance(hidden: Tensor, head: Head, teacher_hidden: Tensor, teacher_head: Head) -> Tensor:
     """`‖z − z₀‖²` of each token where the head is trained, differs from the teacher's, or caps its logits.
 
     Logits exist one tile of tokens and vocabulary at a time, in the backward pass too.
 
     Args:
-        hidden: `(tokens, d)`.
-        weight: `(vocab, d)`.
+        hidden: `(tokens, d)`, last hidden states of the student.
+        head: makes the student's logits `z`.
         teacher_hidden: `(tokens, d)`.
-        teacher_weight: `(vocab, d)`.
-        bias: `(vocab,)`.
-        teacher_bias: `(vocab,)`.
-        scale: constant factor on the logits.
-        softcap: `c` in `c·tanh(z / c)`, as in Gemma 2.
+        teacher_head: makes the teacher's logits `z₀`.
 
     Returns:
         `(tokens,)`, squared logits.
     """
-
-    def logits(h: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        z = wide(h) @ wide(w).T
-        z = (z if b is None else z + wide(b)) * scale
-        return z if softcap is None else softcap * torch.tanh(z / softcap)
-
-    def tile(h: Tensor, h0: Tensor, w: Tensor, w0: Tensor, b: Tensor | None, b0: Tensor | None) -> Tensor:
-        return (logits(h, w, b) - logits(h0, w0, b0)).square().sum(-1)
-
-    vocab = weight.size(0)
     if hidden.size(0) == 0:
         return hidden.new_zeros(0) + hidden.sum()
-    columns = [slice(start, start + _TILE_VOCAB) for start in range(0, vocab, _TILE_VOCAB)]
+    vocab = head.weight.size(0)
+    parts = [slice(start, start + _TILE_VOCAB) for start in range(0, vocab, _TILE_VOCAB)]
     rows = max(1, _TILE_ELEMENTS // min(vocab, _TILE_VOCAB))
     distances = []
     for h, h0 in zip(hidden.split(rows), teacher_hidden.split(rows), strict=True):
-        per_tile = [
-            checkpoint(
-                tile,
-                h,
-                h0,
-                weight[c],
-                teacher_weight[c],
-                None if bias is None else bias[c],
-                None if teacher_bias is None else teacher_bias[c],
-                use_reentrant=False,
-            )
-            for c in columns
+        tiles = [
+            checkpoint(_squared_distance, h, head.words(part), h0, teacher_head.words(part), use_reentrant=False)
+            for part in parts
         ]
-        distances.append(torch.stack(per_tile).sum(0))
+        distances.append(torch.stack(tiles).sum(0))
     return torch.cat(distances)
+
+
+def _squared_distance(hidden: Tensor, head: Head, teacher_hidden: Tensor, teacher_head: Head) -> Tensor:
+    return (head.logits(hidden) - teacher_head.logits(teacher_hidden)).square().sum(-1)
 
 
 def token_divergence(
     hidden: Tensor,
-    weight: Tensor,
+    head: Head,
     teacher_hidden: Tensor,
-    teacher_weight: Tensor,
-    bias: Tensor | None = None,
-    teacher_bias: Tensor | None = None,
-    scale: float = 1.0,
-    softcap: float | None = None,
+    teacher_head: Head,
     *,
     beta: float,
     temperature: float = 1.0,
@@ -131,14 +101,10 @@ def token_divergence(
     The kernel's tiles hold as many rows as it is given tokens: it is called for a few of them at a time.
 
     Args:
-        hidden: `(tokens, d)`.
-        weight: `(vocab, d)`.
+        hidden: `(tokens, d)`, last hidden states of the student.
+        head: makes the student's logits.
         teacher_hidden: `(tokens, d)`.
-        teacher_weight: `(vocab, d)`.
-        bias: `(vocab,)`.
-        teacher_bias: `(vocab,)`.
-        scale: constant factor on the logits.
-        softcap: `c` in `c·tanh(z / c)`.
+        teacher_head: makes the teacher's logits.
         beta: 0 is KL(teacher ‖ student), 1 is KL(student ‖ teacher), between them the generalised Jensen-Shannon
             divergence (Agarwal et al. 2024, https://arxiv.org/abs/2306.13649, eq. 1).
         temperature: T of both distributions.
@@ -150,41 +116,31 @@ def token_divergence(
     from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
 
     rows = _kernel_rows(hidden)
+    weights = (head.weight, head.bias), (teacher_head.weight, teacher_head.bias)
+    shapes = (head.scale, head.softcap, teacher_head.scale, teacher_head.softcap)
     divergences = [
-        ChunkedDivergenceFunction.apply(
-            *(h, weight, bias, h0, teacher_weight, teacher_bias, beta, temperature), *(scale, softcap, scale, softcap)
-        )[0]
+        ChunkedDivergenceFunction.apply(h, *weights[0], h0, *weights[1], beta, temperature, *shapes)[0]
         for h, h0 in zip(hidden.split(rows), teacher_hidden.split(rows), strict=True)
     ]
     return torch.cat(divergences) * temperature**2
 
 
-def token_cross_entropy(
-    hidden: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    bias: Tensor | None = None,
-    scale: float = 1.0,
-    softcap: float | None = None,
-) -> Tensor:
+def token_cross_entropy(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
     """Cross-entropy of each token, through TRL's chunked kernel.
 
     Args:
-        hidden: `(tokens, d)`.
-        weight: `(vocab, d)`.
+        hidden: `(tokens, d)`, last hidden states.
+        head: makes the logits.
         targets: `(tokens,)`, token ids.
-        bias: `(vocab,)`.
-        scale: constant factor on the logits.
-        softcap: `c` in `c·tanh(z / c)`.
 
     Returns:
         `(tokens,)`, nats.
     """
     from trl.kernels import ChunkedLogProbFunction
 
-    rows = _kernel_rows(hidden)
+    rows, shape = _kernel_rows(hidden), (1.0, _KERNEL_VOCAB, head.softcap, head.scale, ())
     log_probs = [
-        ChunkedLogProbFunction.apply(h, weight, bias, y, 1.0, _KERNEL_VOCAB, softcap, scale, ())[0]
+        ChunkedLogProbFunction.apply(h, head.weight, head.bias, y, *shape)[0]
         for h, y in zip(hidden.split(rows), targets.split(rows), strict=True)
     ]
     return -torch.cat(log_probs)
@@ -207,30 +163,20 @@ def draw_tokens(logits: Tensor, uniform: Tensor) -> Tensor:
     )
 
 
-def sampled_tokens(
-    hidden: Tensor,
-    weight: Tensor,
-    uniform: Tensor,
-    bias: Tensor | None = None,
-    scale: float = 1.0,
-    softcap: float | None = None,
-) -> Tensor:
+def sampled_tokens(hidden: Tensor, head: Head, uniform: Tensor) -> Tensor:
     """A token drawn from the model at each position; logits exist a tile of tokens at a time.
 
     Args:
-        hidden: `(tokens, d)`.
-        weight: `(vocab, d)`.
+        hidden: `(tokens, d)`, last hidden states.
+        head: makes the logits.
         uniform: `(tokens,)`, in [0, 1).
-        bias: `(vocab,)`.
-        scale: constant factor on the logits.
-        softcap: `c` in `c·tanh(z / c)`.
 
     Returns:
         `(tokens,)`, token ids.
     """
-    drawn = []
-    rows = max(1, _TILE_ELEMENTS // weight.size(0))
-    for h, u in zip(hidden.split(rows), uniform.split(rows), strict=True):
-        z = F.linear(h, weight, bias) * scale
-        drawn.append(draw_tokens(z if softcap is None else softcap * torch.tanh(z / softcap), u))
+    rows = max(1, _TILE_ELEMENTS // head.weight.size(0))
+    drawn = [
+        draw_tokens(head.scaled_and_capped(F.linear(h, head.weight, head.bias)), u)
+        for h, u in zip(hidden.split(rows), uniform.split(rows), strict=True)
+    ]
     return torch.cat(drawn)

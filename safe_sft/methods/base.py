@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from ..data import TokenizedRow
-from ..importance import AnchoredSpace, anchor_space, build_importance, load_importance
+from ..importance import AnchoredSpace, SpaceSizes, anchor_space, build_importance, load_importance, space_sizes
 from ..models.modes import placed
 from ..models.parts import LogitHead
+from .kept import Kept, Outline
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,16 @@ class SafetyMethod(ABC):
     #: Whether it adds to the loss, and so takes a weight.
     has_loss: ClassVar[bool] = True
 
+    @classmethod
+    def divergence_of(cls, args: Any) -> str | None:
+        """Its distance to the aligned model's outputs in a run of these settings; None where it has none."""
+        return None if cls.divergence is None else args.teacher_divergence or cls.divergence
+
+    @classmethod
+    def keeps(cls, outline: Outline) -> list[Kept]:
+        """What it keeps beside the model: asked by `safe-sft plan`, before anything is loaded."""
+        return []
+
     def prepare(self, setup: Preparation) -> None:  # noqa: B027
         """Read what is needed off the aligned model, before training."""
 
@@ -119,6 +130,12 @@ class WeightAnchor(SafetyMethod):
     reads = frozenset({"importance_space"})
     _space: AnchoredSpace
 
+    @classmethod
+    def keeps(cls, outline: Outline) -> list[Kept]:
+        """The anchors; none where they are zero."""
+        anchors = _sizes(outline).anchors
+        return [Kept("anchors", anchors)] if anchors else []
+
     def prepare(self, setup: Preparation) -> None:
         """Anchor the model where it is."""
         self._space = anchor_space(setup.model, setup.args.importance_space)
@@ -145,11 +162,25 @@ class WeightAnchor(SafetyMethod):
         self._space.load_state_dict(state)
 
 
+def _sizes(outline: Outline) -> SpaceSizes:
+    return space_sizes(outline.model, outline.trainable, outline.args.importance_space, fresh=outline.fresh)
+
+
 class ImportanceAnchor(WeightAnchor):
     """A weight anchor that holds each weight as tightly as it matters for the safety rows."""
 
     reads = WeightAnchor.reads | {"importance_normalization", "importance_path", "replay_max_new_tokens"}
     needs_rows = True
+
+    @classmethod
+    def keeps(cls, outline: Outline) -> list[Kept]:
+        """The anchors, the importance in float32, and its file in bfloat16."""
+        sizes = _sizes(outline)
+        return [
+            *super().keeps(outline),
+            Kept("importance", 4 * (sizes.importance + sizes.roots)),
+            Kept("importance file, without its header", 2 * sizes.importance, where="disk"),
+        ]
 
     @abstractmethod
     def estimator(self, args: Any) -> str:

@@ -15,8 +15,8 @@ from typing import final
 
 from torch import Tensor
 
-from ..models.parts import LogitHead
 from .base import Preparation, Replay, TokenStates
+from .kept import Kept, Outline
 from .teacher_distance import TeacherDistance
 
 
@@ -31,11 +31,14 @@ class DER(Replay):
     divergence = "squared"
     _distance: TeacherDistance
 
+    @classmethod
+    def keeps(cls, outline: Outline) -> list[Kept]:
+        """What its distance keeps."""
+        return TeacherDistance.keeps(cls, outline)
+
     def prepare(self, setup: Preparation) -> None:
         """Read the aligned model's head."""
-        args = setup.args
-        divergence = args.teacher_divergence or self.divergence
-        self._distance = TeacherDistance(LogitHead.of(setup.model), divergence, args.teacher_temperature)
+        self._distance = TeacherDistance.of(self, setup)
 
     def token_losses(self, replay: TokenStates) -> Tensor:
         """`‖z − z₀‖²`, squared logits (or the chosen divergence, nats)."""

@@ -15,6 +15,7 @@ from typing import final
 from torch import Tensor, nn
 
 from .base import Preparation, SafetyMethod, StepContext
+from .kept import Kept, Outline
 from .weight_average import WeightAverage
 
 
@@ -27,6 +28,12 @@ class EMA(SafetyMethod):
     reads = frozenset({"ema_decay", "ema_warmup", "ema_on_cpu", "ema_evaluate"})
     has_loss = False
     _average: WeightAverage
+
+    @classmethod
+    def keeps(cls, outline: Outline) -> list[Kept]:
+        """The average, in float32."""
+        size = sum(4 * parameter.numel() for parameter in outline.trainable.values())
+        return [Kept("average of the weights (ema)", size, where="cpu" if outline.args.ema_on_cpu else "device")]
 
     def prepare(self, setup: Preparation) -> None:
         """Start the average at the aligned model."""

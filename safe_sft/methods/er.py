@@ -27,4 +27,4 @@ class ER(Replay):
         """`−log p(y)`, nats."""
         head = replay.head.gathered().to(replay.hidden.device)
         with replay.autocast():
-            return token_cross_entropy(replay.hidden, head.weight, replay.targets, head.bias, head.scale, head.softcap)
+            return token_cross_entropy(replay.hidden, head, replay.targets)

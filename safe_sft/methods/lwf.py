@@ -12,8 +12,8 @@ from typing import final
 
 from torch import Tensor
 
-from ..models.parts import LogitHead
 from .base import Distillation, Preparation, TokenStates
+from .kept import Kept, Outline
 from .teacher_distance import TeacherDistance
 
 
@@ -27,12 +27,14 @@ class LwF(Distillation):
     divergence = "kl"
     _distance: TeacherDistance
 
+    @classmethod
+    def keeps(cls, outline: Outline) -> list[Kept]:
+        """What its distance keeps."""
+        return TeacherDistance.keeps(cls, outline)
+
     def prepare(self, setup: Preparation) -> None:
         """Read the aligned model's head."""
-        args = setup.args
-        self._distance = TeacherDistance(
-            LogitHead.of(setup.model), args.teacher_divergence or self.divergence, args.teacher_temperature
-        )
+        self._distance = TeacherDistance.of(self, setup)
 
     def token_losses(self, task: TokenStates) -> Tensor:
         """`T² · KL(p₀ ‖ p)`, nats (or the chosen divergence)."""

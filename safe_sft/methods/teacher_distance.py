@@ -2,9 +2,10 @@
 
 from torch import Tensor
 
-from ..losses import logit_gram, squared_logit_distance, tiled_squared_logit_distance, token_divergence
+from ..losses import squared_logit_distance, tiled_squared_logit_distance, token_divergence
 from ..models.parts import LogitHead
-from .base import TokenStates
+from .base import Preparation, SafetyMethod, TokenStates
+from .kept import Kept, Outline
 
 #: Name -> the `beta` of `token_divergence`; `squared` is the distance of logits.
 DIVERGENCES = {"squared": None, "kl": 0.0, "jsd": 0.5, "reverse_kl": 1.0}
@@ -23,8 +24,22 @@ class TeacherDistance:
 
     def __init__(self, head: LogitHead, divergence: str, temperature: float):
         self._beta, self._temperature = DIVERGENCES[divergence], temperature
-        exact_without_logits = divergence == "squared" and not head.trained and head.softcap is None
-        self._gram = logit_gram(head.gathered().weight.detach()) * head.scale**2 if exact_without_logits else None
+        self._gram = None if builds_logits(divergence, head) else head.gram()
+
+    @classmethod
+    def of(cls, method: SafetyMethod, setup: Preparation) -> "TeacherDistance":
+        """The distance of `method`, from the aligned model that it is prepared with."""
+        divergence = method.divergence_of(setup.args)
+        assert divergence is not None, "a method that compares outputs says how in `divergence`"
+        return cls(LogitHead.of(setup.model), divergence, setup.args.teacher_temperature)
+
+    @staticmethod
+    def keeps(method: type[SafetyMethod], outline: Outline) -> list[Kept]:
+        """The Gram matrix of the head in float32, where no logits are built."""
+        head, divergence = LogitHead.of(outline.model), method.divergence_of(outline.args)
+        if builds_logits(divergence, head):
+            return []
+        return [Kept(f"Gram matrix of the head ({method.name})", 4 * head.weight.size(1) ** 2)]
 
     def __call__(self, states: TokenStates) -> Tensor:
         """`(tokens,)`: squared logits, or nats."""
@@ -34,8 +49,14 @@ class TeacherDistance:
             return squared_logit_distance(hidden, teacher_hidden, self._gram)
         head = states.head.gathered().to(hidden.device)
         teacher = head if states.teacher_head is states.head else states.teacher_head.gathered().to(hidden.device)
-        heads = (head.weight, teacher_hidden, teacher.weight, head.bias, teacher.bias, head.scale, head.softcap)
         if self._beta is None:
-            return tiled_squared_logit_distance(hidden, *heads)
+            return tiled_squared_logit_distance(hidden, head, teacher_hidden, teacher)
         with states.autocast():
-            return token_divergence(hidden, *heads, beta=self._beta, temperature=self._temperature)
+            return token_divergence(
+                hidden, head, teacher_hidden, teacher, beta=self._beta, temperature=self._temperature
+            )
+
+
+def builds_logits(divergence: str | None, head: LogitHead) -> bool:
+    """Whether a distance looks at logits, a tile at a time: all do but the squared one of a head that spares them."""
+    return divergence != "squared" or not head.spares_logits

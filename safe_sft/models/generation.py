@@ -1,6 +1,6 @@
 """Greedy answers to many prompts: batched, sorted by length, padded on the left."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 from torch import nn
@@ -54,31 +54,39 @@ def generate(
         Token ids of each answer, in the order of `prompts`, with the end-of-sequence token where the model gave one.
     """
     config = generation_config(model, tokenizer, max_new_tokens)
-    eos = {config.eos_token_id} if isinstance(config.eos_token_id, int) else set(config.eos_token_id or [])
-    device = next(model.parameters()).device
-    answers: list[list[int]] = [[] for _ in prompts]
+    answers: dict[int, list[int]] = {}
     with (
         gathered(*model.parameters()),
         without_dropout(model),
         tqdm(total=len(prompts), desc=description, disable=not progress) as bar,
     ):
         for batch in length_sorted_batches([len(p) for p in prompts], batch_size):
-            width = max(len(prompts[i]) for i in batch)
-            ids = torch.full((len(batch), width), config.pad_token_id, dtype=torch.long)
-            mask = torch.zeros_like(ids)
-            for row, i in enumerate(batch):
-                ids[row, width - len(prompts[i]) :] = torch.tensor(prompts[i])
-                mask[row, width - len(prompts[i]) :] = 1
-            output = model.generate(  # type: ignore[operator]
-                input_ids=ids.to(device),
-                attention_mask=mask.to(device),
-                generation_config=config,
-                synced_gpus=False,  # ranks may have different numbers of batches
-            )
-            for i, tokens in zip(batch, output[:, width:].tolist(), strict=True):
-                end = next((k + 1 for k, token in enumerate(tokens) if token in eos), len(tokens))
-                answers[i] = tokens[:end]
+            found = _answer_batch(model, config, [prompts[i] for i in batch])
+            answers |= zip(batch, found, strict=True)
             if on_batch is not None:
-                on_batch(batch, [answers[i] for i in batch])
+                on_batch(batch, found)
             bar.update(len(batch))
-    return answers
+    return [answers[i] for i in range(len(prompts))]
+
+
+def _answer_batch(model: nn.Module, config: GenerationConfig, prompts: list[Sequence[int]]) -> list[list[int]]:
+    """The answers to prompts that go through the model together, each cut where it ended."""
+    device = next(model.parameters()).device
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), config.pad_token_id, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    output = model.generate(  # type: ignore[operator]
+        input_ids=ids.to(device),
+        attention_mask=mask.to(device),
+        generation_config=config,
+        synced_gpus=False,  # ranks may have different numbers of batches
+    )
+    eos = {config.eos_token_id} if isinstance(config.eos_token_id, int) else set(config.eos_token_id or [])
+    return [_until_end(answer, eos) for answer in output[:, width:].tolist()]
+
+
+def _until_end(answer: list[int], eos: Collection[int]) -> list[int]:
+    return answer[: next((k + 1 for k, token in enumerate(answer) if token in eos), len(answer))]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ..losses import Head, logit_gram
 from .sharding import whole
 
 
@@ -39,22 +40,14 @@ def backbone(model: nn.Module) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class LogitHead:
-    """How hidden states become logits: `cap(scale · (W h + b))`.
+class LogitHead(Head):
+    """The head of a model, and whether it stays as it is.
 
     Attributes:
-        weight: `(vocab, d)`.
-        bias: `(vocab,)` or None.
-        scale: constant factor on the logits.
-        softcap: `c` in `c·tanh(z / c)`, or None.
         trained: whether the optimizer changes `weight` or `bias`.
     """
 
-    weight: Tensor
-    bias: Tensor | None
-    scale: float
-    softcap: float | None
-    trained: bool
+    trained: bool = False
 
     @classmethod
     def of(cls, model: nn.Module) -> "LogitHead":
@@ -74,6 +67,15 @@ class LogitHead:
         config = inner.config.get_text_config()
         trained = weight.requires_grad or (bias is not None and bias.requires_grad)
         return cls(weight, bias, _logit_scale(config), getattr(config, "final_logit_softcapping", None), trained)
+
+    @property
+    def spares_logits(self) -> bool:
+        """Whether a squared distance of logits follows from the hidden states alone: the head is fixed and linear."""
+        return not self.trained and self.softcap is None
+
+    def gram(self) -> Tensor:
+        """`scale² WᵀW`: with it, a head that `spares_logits` measures squared distances of logits."""
+        return logit_gram(self.gathered().weight.detach()) * self.scale**2
 
     def frozen_copy(self) -> "LogitHead":
         """The head as it is now, whatever training does to it."""

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from ..config.safe_sft_config import SafeSFTConfig
+from ..methods.teacher_distance import builds_logits
 from ..models.parts import LogitHead
 from .memory import has_cached_teacher
 
@@ -69,7 +70,8 @@ def step_work(model: Any, args: SafeSFTConfig, task: Batch, replay: Batch, fresh
     teacher = _layers_forward(model, weights, replay) if online else 0.0
     teacher += _layers_forward(model, weights, task) if any(m.needs_task_states for m in methods) else 0.0
     recomputed = forward if args.gradient_checkpointing else 0.0
-    return Work(forward, backward, recomputed, teacher, _head_work(model, args, task, replay))
+    head = _head_work(model, args, task, replay)
+    return Work(forward=forward, backward=backward, recomputed=recomputed, teacher=teacher, head=head)
 
 
 def linear_elements(model: Any) -> tuple[float, float]:
@@ -111,7 +113,7 @@ def _head_work(model: Any, args: SafeSFTConfig, task: Batch, replay: Batch) -> f
         supervised = batch.rows * batch.supervised
         if method.divergence is None:
             work += passes * supervised if method.needs_replay else 0.0
-        elif (args.teacher_divergence or method.divergence) != "squared" or head.trained or head.softcap is not None:
+        elif builds_logits(method.divergence_of(args), head):
             work += (passes + 2) * supervised  # the aligned model's outputs, twice
         else:
             work += 2 * supervised * head.weight.size(1) ** 2 / elements

@@ -1,15 +1,14 @@
 """What a run keeps in memory and on disk, item by item, each marked as exact or estimated."""
 
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
 
 from transformers.training_args import OptimizerNames
 
 from ..config.safe_sft_config import SafeSFTConfig
-from ..methods import WeightAnchor
-from ..methods.base import ImportanceAnchor
-from ..models.adapters import active_lora_layers
-from ..models.parts import LogitHead, is_peft_model
+from ..methods.kept import Outline
+from ..models.parts import LogitHead
+from ..replay import teacher_kind
 from .activations import Activations
 from .data import Rows
 from .model import ModelPlan
@@ -55,74 +54,33 @@ def model_items(plan: ModelPlan, args: SafeSFTConfig) -> list[Item]:
 
 
 def safety_items(plan: ModelPlan, args: SafeSFTConfig, fresh: bool, state_bytes: int, safety: Rows) -> list[Item]:
-    """What the safety methods keep beside the model.
+    """What the safety methods keep beside the model, and the teacher that they share.
 
     Args:
-        plan: of the model.
-        args: of the run.
+        plan: the model that is trained.
+        args: the settings of the run.
         fresh: whether the adapter is new.
-        state_bytes: of one hidden state.
+        state_bytes: bytes of one hidden state.
         safety: the safety rows.
     """
-    methods = [method for method, _ in args.safety_terms]
-    items: list[Item] = []
-    if any(issubclass(method, WeightAnchor) for method in methods):
-        items += _anchor_items(plan, args, fresh, any(issubclass(method, ImportanceAnchor) for method in methods))
-    if any(method.divergence for method in methods):
-        items += _teacher_items(plan, args, fresh, state_bytes, safety)
-    if any(method.name == "ema" for method in methods):
-        size = sum(4 * p.numel() for p in plan.trainable.values())
-        items.append(Item("average of the weights (ema)", size, where="cpu" if args.ema_on_cpu else "device"))
-    return items
-
-
-def _anchor_items(plan: ModelPlan, args: SafeSFTConfig, fresh: bool, weighed: bool) -> list[Item]:
-    space = args.importance_space or ("weight" if fresh else "adapter")
-    anchors, numbers, roots = anchor_sizes(plan.runnable, plan, space, fresh)
-    items = [Item("anchors", anchors)] if anchors else []
-    if weighed:
-        items.append(Item("importance", 4 * (numbers + roots)))
-        items.append(Item("importance file, without its header", 2 * numbers, where="disk"))
-    return items
-
-
-def anchor_sizes(model: Any, plan: ModelPlan, space: str, fresh: bool) -> tuple[int, int, int]:
-    """Bytes of the anchors, numbers of importance, and how many of them have a root beside them.
-
-    Args:
-        model: on the meta device.
-        plan: its parameters.
-        space: `adapter` or `weight`.
-        fresh: whether the adapter is new, so that the weight space needs no anchors of it.
-    """
-    if space == "adapter" or not is_peft_model(model):
-        return plan.trainable_bytes, plan.trainable_parameters, 0
-    rows_and_columns, factors = 0, set()
-    for name, layer in active_lora_layers(model):
-        for adapter in layer.active_adapters:
-            if adapter in layer.lora_B:
-                rows_and_columns += layer.lora_B[adapter].out_features + layer.lora_A[adapter].in_features
-                factors |= {f"{name}.lora_{side}.{adapter}.weight" for side in "AB"}
-    rest = [p for name, p in plan.trainable.items() if name not in factors]
-    anchors = sum(p.nbytes for p in rest) if fresh else plan.trainable_bytes
-    return anchors, rows_and_columns + sum(p.numel() for p in rest), rows_and_columns
+    outline = Outline(args, plan.runnable, plan.trainable, fresh)
+    kept: dict[tuple[str, str], int] = defaultdict(int)
+    for method, _ in args.safety_terms:
+        for tensors in method.keeps(outline):
+            kept[tensors.name, tensors.where] += tensors.size
+    items = [Item(name, size, where=where) for (name, where), size in kept.items()]
+    return items + _teacher_items(plan, args, fresh, state_bytes, safety)
 
 
 def has_cached_teacher(args: SafeSFTConfig, fresh: bool) -> bool:
     """Whether the aligned model's states are kept on disk, and not computed in every step."""
-    if not any(method.needs_teacher for method, _ in args.safety_terms) or args.teacher == "online":
-        return False
-    return not fresh or args.teacher is not None or args.teacher_cache is not None
+    needed = any(method.needs_teacher for method, _ in args.safety_terms)
+    return needed and teacher_kind(args.teacher, args.teacher_cache, switchable=fresh) == "cached"
 
 
 def _teacher_items(plan: ModelPlan, args: SafeSFTConfig, fresh: bool, state_bytes: int, safety: Rows) -> list[Item]:
     head, items = LogitHead.of(plan.runnable), []
-    width = head.weight.size(1)
-    for method in (method for method, _ in args.safety_terms if method.divergence):
-        squared = (args.teacher_divergence or method.divergence) == "squared"
-        if squared and not head.trained and head.softcap is None:
-            items.append(Item(f"Gram matrix of the head ({method.name})", 4 * width * width))
-    if head.trained:
+    if head.trained and any(method.divergence for method, _ in args.safety_terms):
         bias = 0 if head.bias is None else head.bias.nbytes
         items.append(Item("head of the aligned model", head.weight.nbytes + bias))
     if has_cached_teacher(args, fresh) and safety.rows is not None:
@@ -187,9 +145,9 @@ def step_memory(
     tiles = min(supervised, _HEAD_TOKENS) * _HEAD_WORDS * size + supervised * width * (4 + 2 * size)
     tiles += 4 * head.weight.numel() if head.trained else 0
     return StepMemory(
-        activations.checkpoints if args.gradient_checkpointing else activations.kept,
-        max(layer, tiles),
-        "activations: inputs of the layers" if args.gradient_checkpointing else "activations",
-        "language-model head, in tiles" if tiles > layer else "a layer's backward",
-        args.gradient_accumulation_steps > 1,
+        kept=activations.checkpoints if args.gradient_checkpointing else activations.kept,
+        moment=max(layer, tiles),
+        kept_name="activations: inputs of the layers" if args.gradient_checkpointing else "activations",
+        moment_name="language-model head, in tiles" if tiles > layer else "a layer's backward",
+        overlaps=args.gradient_accumulation_steps > 1,
     )

@@ -2,8 +2,9 @@
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -74,24 +75,22 @@ def plan_model(
         raise ValueError(
             "`load_in_4bit` and `load_in_8bit` freeze the weights. Set `use_peft: true` to train an adapter."
         )
-    chosen = "eager" if attention == "eager" else ATTENTION
-    runnable = _build(config, dtype, None, adapter, chosen, bf16_adapter=quantization is not None)
-    model = runnable if quantization is None else _build(config, dtype, quantization, adapter, chosen, True)
-    parameters = sum(p.numel() for p in _build(config, dtype, None, None, chosen, False).parameters())
+    build = partial(_build, config, dtype, attention="eager" if attention == "eager" else ATTENTION)
+    runnable = build(adapter=adapter, bf16_adapter=quantization is not None)
+    model = runnable if quantization is None else build(adapter=adapter, quantization=quantization, bf16_adapter=True)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trainable:
         raise ValueError("The adapter has no trainable parameter. Check `lora_target_modules`.")
     packed = dict(quantized_weights(model))
-    frozen = [p for p in model.parameters() if not p.requires_grad and p not in packed]
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     return ModelPlan(
-        parameters,
-        trainable,
-        frozenset(name for name, p in trainable.items() if id(p) in embeddings),
-        sum(packed.values()),
-        sum(p.nbytes for p in frozen) + sum(b.nbytes for b in model.buffers()),
-        max((weight.numel() for weight in packed), default=0),
-        runnable,
+        parameters=sum(p.numel() for p in build().parameters()),
+        trainable=trainable,
+        embeddings=frozenset(name for name, p in trainable.items() if id(p) in embeddings),
+        quantized_bytes=sum(packed.values()),
+        frozen_bytes=_frozen_bytes(model, packed),
+        largest_quantized=max((weight.numel() for weight in packed), default=0),
+        runnable=runnable,
     )
 
 
@@ -121,13 +120,19 @@ def four_bit_bytes(elements: int, double: bool) -> int:
     return -(-elements // 2) + _NF4_CODE + scales
 
 
+def _frozen_bytes(model: nn.Module, packed: Collection[Tensor]) -> int:
+    frozen = [p for p in model.parameters() if not p.requires_grad and p not in packed]
+    return sum(p.nbytes for p in frozen) + sum(b.nbytes for b in model.buffers())
+
+
 def _build(
     config: PreTrainedConfig,
     dtype: torch.dtype,
-    quantization: BitsAndBytesConfig | None,
-    adapter: PeftConfig | None,
+    *,
     attention: str,
-    bf16_adapter: bool,
+    quantization: BitsAndBytesConfig | None = None,
+    adapter: PeftConfig | None = None,
+    bf16_adapter: bool = False,
 ) -> Any:
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")

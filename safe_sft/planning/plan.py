@@ -1,6 +1,5 @@
 """The plan of a run: everything that its configuration alone says about memory, tokens and time."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,46 +8,14 @@ from peft import PeftConfig
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from ..config.safe_sft_config import SafeSFTConfig
-from ..data import TokenizedRow
-from ..replay import ReplayBatch, joining_is_cheaper
-from .activations import Activations, count_activations
-from .compute import Batch, Work, step_work
+from .compute import Work, step_work
 from .configs import model_config
 from .data import Rows
+from .device import device_memory
 from .gpus import GPU, OVERHEAD_BYTES
-from .memory import GRADIENTS, Item, model_items, safety_items, step_memory
+from .memory import Item
 from .model import ModelPlan, plan_model
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How often what happens.
-
-    Attributes:
-        task_rows: of one optimizer step, over all devices.
-        replay_rows: the same of safety rows.
-        task_tokens: mean of the task rows of a step.
-        replay_tokens: mean of its safety rows.
-        steps: optimizer steps of the run; None when the data is not at hand.
-        devices: that share a step.
-    """
-
-    task_rows: int
-    replay_rows: int
-    task_tokens: float
-    replay_tokens: float
-    steps: int | None
-    devices: int
-
-    @property
-    def replay_row_share(self) -> float:
-        """Safety rows among the rows of a step."""
-        return self.replay_rows / (self.task_rows + self.replay_rows)
-
-    @property
-    def replay_token_share(self) -> float:
-        """Safety tokens among the tokens of a step."""
-        return self.replay_tokens / (self.task_tokens + self.replay_tokens)
+from .schedule import Schedule, make_schedule, step_batches
 
 
 @dataclass(frozen=True)
@@ -141,42 +108,39 @@ def make_plan(
     Raises:
         ValueError: when the model is not known, or the settings do not go together.
     """
+    built, fresh = _model(model, adapter)
+    memory = device_memory(built, args, task, safety, fresh=fresh)
+    batches = step_batches(args, task, safety)
+    schedule = make_schedule(args, task, batches, devices)
+    return Plan(
+        model=str(model.model_name_or_path),
+        method=args.safety_method,
+        parameters=built.parameters,
+        trainable=built.trainable_parameters,
+        items=memory.items,
+        device_bytes=memory.peak,
+        schedule=schedule,
+        work=step_work(built.runnable, args, *batches, fresh),
+        utilization=utilization,
+        assumptions=tuple(_assumptions(args, model, task, safety, schedule, utilization)),
+    )
+
+
+def _model(model: ModelConfig, adapter: str | None) -> tuple[ModelPlan, bool]:
+    """The model without its weights, and whether its adapter is new."""
     name = model.model_name_or_path
     if name is None:
         raise ValueError("`model_name_or_path` is missing. Set it in the recipe.")
     config = model_config(name, model.model_revision)
     peft_config = get_peft_config(model) if adapter is None else _trained_adapter(adapter)
-    fresh = adapter is None and peft_config is not None
     built = plan_model(
-        config, _dtype(model.dtype, config), get_quantization_config(model), peft_config, model.attn_implementation
+        config,
+        _dtype(model.dtype, config),
+        quantization=get_quantization_config(model),
+        adapter=peft_config,
+        attention=model.attn_implementation,
     )
-    replayed = args.replay_batch_size if any(m.needs_replay for m, _ in args.safety_terms) else 0
-    activations, tokens = _activations(built, args, task, safety, replayed)
-    micro_steps = args.gradient_accumulation_steps
-    rows = args.per_device_train_batch_size
-    supervised = math.ceil(rows * min(task.supervised * task.longest / task.tokens, task.longest))
-    static = [*model_items(built, args), *safety_items(built, args, fresh, activations.state_bytes, safety)]
-    step = step_memory(built, activations, args, tokens, supervised)
-    always = sum(item.size for item in static if item.where == "device" and item.name != GRADIENTS)
-    batches = [
-        Batch(count * micro_steps, kind.tokens, kind.supervised) for count, kind in ((rows, task), (replayed, safety))
-    ]
-    sizes = [batch.rows * devices for batch in batches]
-    schedule = Schedule(
-        sizes[0], sizes[1], sizes[0] * task.tokens, sizes[1] * safety.tokens, _steps(args, task, devices), devices
-    )
-    return Plan(
-        name,
-        args.safety_method,
-        built.parameters,
-        built.trainable_parameters,
-        (*static, *step.items()),
-        step.peak(always, built.trainable_bytes),
-        schedule,
-        step_work(built.runnable, args, batches[0], batches[1], fresh),
-        utilization,
-        tuple(_assumptions(args, model, task, safety if replayed else None, schedule, utilization)),
-    )
+    return built, adapter is None and peft_config is not None
 
 
 def _trained_adapter(name: str) -> PeftConfig:
@@ -196,55 +160,15 @@ def _dtype(name: str | None, config: Any) -> torch.dtype:
     return getattr(torch, str(name))
 
 
-def _activations(
-    built: ModelPlan, args: SafeSFTConfig, task: Rows, safety: Rows, replayed: int
-) -> tuple[Activations, int]:
-    """Of the longest batch, with its replayed rows, and its padded tokens."""
-    rows = args.per_device_train_batch_size
-    autocast = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
-
-    def count(rows: int, width: int) -> Activations:
-        return count_activations(
-            built.runnable, rows, width, autocast=autocast, checkpointing=args.gradient_checkpointing
-        )
-
-    if not replayed:
-        return count(rows, task.longest), rows * task.longest
-    row = TokenizedRow([0] * safety.longest, [0] * safety.longest)
-    replay = ReplayBatch.of([row], [0] * replayed, torch.device("cpu"))
-    if joining_is_cheaper((rows, task.longest), replay):
-        width = max(task.longest, safety.longest)
-        return count(rows + replayed, width), (rows + replayed) * width
-    ours, theirs = count(rows, task.longest), count(replayed, safety.longest)
-    both = Activations(
-        ours.kept + theirs.kept,
-        ours.checkpoints + theirs.checkpoints,
-        max(ours.largest_layer, theirs.largest_layer),
-        ours.widest,
-        ours.state_bytes,
-        ours.layers,
-    )
-    return both, max(rows * task.longest, replayed * safety.longest)
-
-
-def _steps(args: SafeSFTConfig, task: Rows, devices: int) -> int | None:
-    if args.max_steps > 0:
-        return args.max_steps
-    if task.rows is None:
-        return None
-    batches = math.ceil(task.rows / (args.per_device_train_batch_size * devices))
-    return math.ceil(math.ceil(batches / args.gradient_accumulation_steps) * args.num_train_epochs)
-
-
 def _assumptions(
     args: SafeSFTConfig,
     model: ModelConfig,
     task: Rows,
-    safety: Rows | None,
+    safety: Rows,
     schedule: Schedule,
     utilization: float,
 ) -> list[str]:
-    notes = [task.note, safety.note if safety is not None else ""]
+    notes = [task.note, safety.note if schedule.replay_rows else ""]
     notes.append(f"times: {utilization:.0%} of a GPU's peak; without saving, and without measuring attack success")
     if args.gradient_accumulation_steps == 1:
         notes.append("peak: activations make way for gradients as these come, so it is less than the sum")

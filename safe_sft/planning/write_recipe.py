@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from trl import ModelConfig
@@ -96,33 +97,38 @@ def write_recipe(model: str, data: str, gpu: str, method: str, path: str = "reci
         raise FileNotFoundError(f"The data file '{data}' does not exist (looked in {Path.cwd()}). Check the path.")
     setting, plan = fitting(model, method, _memory(gpu), gpu)
     template = files(__package__).joinpath("templates/recipe.yaml.j2").read_text(encoding="utf-8")
-    name = model.rstrip("/").split("/")[-1].lower()
+    chosen = {"model": model, "data": data, "method": method}
     return (
         Environment(undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=False)
         .from_string(template)
         .render(
-            model=model,
-            model_yaml=json.dumps(model),
-            data=data,
-            data_yaml=json.dumps(data),
+            chosen | _as_yaml(chosen) | _what_fits(setting, plan),
             data_field="task" if data in TASKS else "dataset_name",
-            method=method,
-            method_yaml=json.dumps(method),
             gpu=gpu,
             path=path,
-            output_dir=json.dumps(f"outputs/{name}-{method}"),
-            peak=size(plan.device_bytes),
-            parameters=f"{plan.parameters:,}",
-            trainable=f"{plan.trainable:,}",
-            replays=plan.schedule.replay_rows > 0,
-            quantized=setting.quantized,
-            batch=setting.batch,
-            accumulation=setting.accumulation,
-            max_length=setting.max_length,
-            checkpointing=setting.checkpointing,
-            optim=setting.optim,
+            output_dir=json.dumps(f"outputs/{model.rstrip('/').split('/')[-1].lower()}-{method}"),
         )
     )
+
+
+def _as_yaml(chosen: dict[str, str]) -> dict[str, str]:
+    return {f"{name}_yaml": json.dumps(value) for name, value in chosen.items()}
+
+
+def _what_fits(setting: Setting, plan: Plan) -> dict[str, Any]:
+    """The settings, and what the header says of them, under the names of the template."""
+    return {
+        "peak": size(plan.device_bytes),
+        "parameters": f"{plan.parameters:,}",
+        "trainable": f"{plan.trainable:,}",
+        "replays": plan.schedule.replay_rows > 0,
+        "quantized": setting.quantized,
+        "batch": setting.batch,
+        "accumulation": setting.accumulation,
+        "max_length": setting.max_length,
+        "checkpointing": setting.checkpointing,
+        "optim": setting.optim,
+    }
 
 
 def fitting(model: str, method: str, memory: int, gpu: str) -> tuple[Setting, Plan]:

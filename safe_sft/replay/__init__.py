@@ -4,19 +4,20 @@ from ..data.batch import ReplayBatch
 from .answers import answer_prompts
 from .cache import TeacherCache, build_teacher_cache, download_teacher_cache
 from .joint import HiddenStateTap, joining_is_cheaper
-from .schedule import ReplayPlan
-from .teacher import CachedTeacher, OnlineTeacher, Teacher
+from .schedule import ReplaySchedule
+from .teacher import CachedTeacher, OnlineTeacher, Teacher, teacher_kind
 
 __all__ = [
     "CachedTeacher",
     "HiddenStateTap",
     "OnlineTeacher",
     "ReplayBatch",
-    "ReplayPlan",
+    "ReplaySchedule",
     "Teacher",
     "TeacherCache",
     "answer_prompts",
     "build_teacher_cache",
     "download_teacher_cache",
     "joining_is_cheaper",
+    "teacher_kind",
 ]

@@ -7,7 +7,7 @@ goes on where it was.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,27 +89,38 @@ def build_teacher_cache(
     Raises:
         ValueError: when the folder belongs to another model or other rows.
     """
-    path, state = Path(folder), PartialState()
+    path = Path(folder)
     _require_same_provenance(path, provenance)
     if not (path / TEACHER_INDEX).is_file():
         path.mkdir(parents=True, exist_ok=True)
         parts = list(length_sorted_batches([len(row.input_ids) for row in rows], _ROWS_PER_PART))
         header = {"provenance": json.dumps(provenance, sort_keys=True)}
-        mine = range(state.process_index, len(parts), state.num_processes)
-        bar = tqdm(total=len(mine), desc="Caching teacher states", unit="part", disable=not state.is_main_process)
-        with without_dropout(model), bar:
-            for number in mine:
-                if not (path / teacher_part(number)).is_file():
-                    part = parts[number]
-                    batches = [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
-                    states = [tap.forward_rows(model, ReplayBatch.of(rows, b, device)).cpu() for b in batches]
-                    write_tensors(path / teacher_part(number), {"states": torch.cat(states)}, header)
-                bar.update()
-        state.wait_for_everyone()
-        if state.is_main_process:
-            _write_index(path, parts, rows, provenance)
-        state.wait_for_everyone()
+        with without_dropout(model):
+            for number in _missing(path, len(parts)):
+                batches = [parts[number][i : i + batch_size] for i in range(0, len(parts[number]), batch_size)]
+                states = [tap.forward_rows(model, ReplayBatch.of(rows, b, device)).cpu() for b in batches]
+                write_tensors(path / teacher_part(number), {"states": torch.cat(states)}, header)
+        _complete(path, parts, rows, provenance)
     return TeacherCache(path)
+
+
+def _missing(folder: Path, parts: int) -> Iterator[int]:
+    """This rank's share of the parts, less those that are there already; shows how far it has come."""
+    state = PartialState()
+    mine = range(state.process_index, parts, state.num_processes)
+    for number in tqdm(mine, desc="Caching teacher states", unit="part", disable=not state.is_main_process):
+        if not (folder / teacher_part(number)).is_file():
+            yield number
+
+
+def _complete(folder: Path, parts: list[list[int]], rows: Sequence[TokenizedRow], provenance: Provenance) -> None:
+    """Write the index, once every rank has its parts there."""
+    state = PartialState()
+    state.wait_for_everyone()
+    if state.is_main_process:
+        table = [[[row, rows[row].supervised_tokens] for row in part] for part in parts]
+        write_text(folder / TEACHER_INDEX, json.dumps({"provenance": dict(provenance), "parts": table}))
+    state.wait_for_everyone()
 
 
 def download_teacher_cache(source: RemoteName, provenance: Provenance) -> TeacherCache:
@@ -128,11 +139,6 @@ def download_teacher_cache(source: RemoteName, provenance: Provenance) -> Teache
         folder = source.download(TEACHER_FILES)
     _require_same_provenance(folder, provenance, f"hf://{source.repo}")
     return TeacherCache(folder)
-
-
-def _write_index(folder: Path, parts: list[list[int]], rows: Sequence[TokenizedRow], provenance: Provenance) -> None:
-    table = [[[row, rows[row].supervised_tokens] for row in part] for part in parts]
-    write_text(folder / TEACHER_INDEX, json.dumps({"provenance": dict(provenance), "parts": table}))
 
 
 def _require_same_provenance(folder: Path, wanted: Provenance, title: str | None = None) -> None:

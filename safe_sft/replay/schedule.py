@@ -13,7 +13,7 @@ def _order(rows: int, seed: int, epoch: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class ReplayPlan:
+class ReplaySchedule:
     """Rows of each (optimizer step, micro-step, rank), and the token count of each step.
 
     Every row is replayed once before any is replayed twice, in a new order each time round. The rows of a step depend

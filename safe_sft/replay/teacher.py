@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,25 @@ from .cache import TeacherCache
 from .joint import HiddenStateTap
 
 
+def teacher_kind(teacher: str | None, teacher_cache: str | None, *, switchable: bool) -> str:
+    """Which teacher a run has: by default the one that stores nothing, where it is exact.
+
+    Args:
+        teacher: the setting `teacher`: `online`, `cached`, or None for the default.
+        teacher_cache: the setting `teacher_cache`; a cache that is named is used.
+        switchable: whether the model with its adapter switched off is the aligned one.
+
+    Returns:
+        `online` or `cached`.
+    """
+    return teacher or ("online" if switchable and teacher_cache is None else "cached")
+
+
 class Teacher(ABC):
     """The aligned model, as far as replay needs it."""
+
+    #: As `teacher_kind` and the setting `teacher` say it.
+    kind: ClassVar[str]
 
     @abstractmethod
     def hidden(self, model: nn.Module, replay: ReplayBatch) -> Tensor:
@@ -29,6 +46,8 @@ class OnlineTeacher(Teacher):
     Args:
         tap: on the model's backbone.
     """
+
+    kind = "online"
 
     def __init__(self, tap: HiddenStateTap):
         self._tap = tap
@@ -52,6 +71,8 @@ class CachedTeacher(Teacher):
     Args:
         cache: of all safety rows.
     """
+
+    kind = "cached"
 
     def __init__(self, cache: TeacherCache):
         self._cache = cache

@@ -1,13 +1,14 @@
 """Which settings of TRL clash with which safety methods, said before anything is trained."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from accelerate.utils import DistributedType
 
 from ..methods import SafetyMethod, WeightAnchor
 from ..models.adapters import adapter_is_fresh, aligned_without_adapter
 from ..models.parts import LogitHead, base_model, is_peft_model
+from ..replay import teacher_kind
 from .hub_trainer import HubTrainer
 
 
@@ -42,8 +43,9 @@ def check_compatibility(trainer: HubTrainer, methods: Sequence[SafetyMethod]) ->
             "not generate. Remove them, and run `safe-sft evaluate` on checkpoints."
         )
     for method in methods:
-        for clash, remedy in _clashes(trainer, method):
-            raise ValueError(f"`safety_method='{method.name}'` does not work with {clash}. {remedy}")
+        for rule in _RULES:
+            if rule.applies(trainer, method):
+                raise ValueError(f"`safety_method='{method.name}'` does not work with {rule.clash}. {rule.remedy}")
 
 
 def aligned_source(model: Any) -> str:
@@ -70,79 +72,28 @@ def _check_merge(model: Any) -> None:
         )
 
 
-def _clashes(trainer: HubTrainer, method: SafetyMethod) -> list[tuple[str, str]]:
-    clashes = []
+class _Rule(NamedTuple):
+    """What does not go together.
+
+    Attributes:
+        applies: whether a trainer and one of its methods are such a case.
+        clash: what the method does not work with.
+        remedy: what to do about it.
+    """
+
+    applies: Callable[[HubTrainer, SafetyMethod], bool]
+    clash: str
+    remedy: str
+
+
+def _is_parallel(trainer: HubTrainer) -> bool:
+    sizes = trainer.accelerator.parallelism_config
+    return sizes is not None and max(sizes.tp_size, sizes.cp_size, sizes.sp_size) > 1
+
+
+def _is_fsdp1(trainer: HubTrainer) -> bool:
     accelerator = trainer.accelerator
-    parallelism = accelerator.parallelism_config
-    if parallelism is not None and max(parallelism.tp_size, parallelism.cp_size, parallelism.sp_size) > 1:
-        clashes.append(("tensor, context or sequence parallelism", "Use data parallelism alone."))
-    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
-        clashes.append(("FSDP1", "Set `fsdp_version: 2` in the accelerate configuration."))
-    if _is_zero3(trainer):
-        clashes += _zero3_clashes(trainer, method)
-    if isinstance(method, WeightAnchor) and accelerator.num_processes > 1 and _reentrant(trainer):
-        clashes.append(
-            (
-                "reentrant gradient checkpointing under DDP",
-                "Set `gradient_checkpointing_kwargs={'use_reentrant': False}`.",
-            )
-        )
-    if accelerator.is_fsdp2 and "ema_on_cpu" in method.reads and trainer.args.ema_on_cpu:
-        clashes.append(("`ema_on_cpu` under FSDP2", "Leave it out: the average is sharded as the weights are."))
-    reads_states = method.needs_replay or method.needs_task_states
-    if method.needs_replay and trainer._is_vision_dataset and must_join(trainer):
-        clashes.append(
-            (
-                "images in the training set, where replayed rows take a forward of their own, under FSDP, ZeRO-3, or "
-                "with reentrant gradient checkpointing on several processes",
-                "Use DDP with `gradient_checkpointing_kwargs={'use_reentrant': False}`, or choose `l2`.",
-            )
-        )
-    if method.divergence is not None and trainer.args.neftune_noise_alpha:
-        clashes.append(
-            ("NEFTune: its noise would count as forgetting", "Remove `neftune_noise_alpha`, or choose `er` or `l2`.")
-        )
-    if method.needs_task_states and not aligned_without_adapter(trainer.model):
-        clashes.append(
-            (
-                "full tuning, an adapter trained before, or base weights trained beside it: the aligned model is "
-                "not at hand for the task rows",
-                "Start a fresh LoRA adapter, or choose `der`.",
-            )
-        )
-    if reads_states and is_peft_model(trainer.model) and trainer.model.active_peft_config.is_prompt_learning:
-        clashes.append(("prompt-learning adapters, which add virtual tokens", "Use LoRA."))
-    return clashes
-
-
-def _zero3_clashes(trainer: HubTrainer, method: SafetyMethod) -> list[tuple[str, str]]:
-    """ZeRO-3 empties weights between uses; a frozen head is gathered for a loss, and nothing else is."""
-    elsewhere = "use FSDP2, which shards the weights as well, ZeRO-2, or DDP."
-    args, clashes = trainer.args, []
-    if not method.needs_replay and not method.needs_task_states:
-        return [
-            ("DeepSpeed ZeRO-3, which empties weights between uses", f"Choose `der`, `er` or `lwf`, or {elsewhere}")
-        ]
-    if LogitHead.of(trainer.model).trained:
-        clashes.append(
-            ("a trained head under DeepSpeed ZeRO-3", f"Train a LoRA that leaves the head frozen, or {elsewhere}")
-        )
-    cached = args.teacher == "cached" or args.teacher_cache is not None
-    if method.needs_teacher and (cached or not aligned_without_adapter(trainer.model)):
-        clashes.append(
-            (
-                "a cached teacher under DeepSpeed ZeRO-3",
-                f"Start a fresh LoRA adapter, whose teacher is `online`, choose `er`, or {elsewhere}",
-            )
-        )
-    if method.needs_replay and trainer.aux_loss_enabled:
-        clashes.append(
-            (
-                "an auxiliary loss of experts under DeepSpeed ZeRO-3, where replayed rows take a forward of their own",
-                f"Set `router_aux_loss_coef: 0`, choose `lwf`, or {elsewhere}",
-            )
-        )
-    return clashes
+    return accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2
 
 
 def _is_zero3(trainer: HubTrainer) -> bool:
@@ -157,3 +108,90 @@ def _reentrant(trainer: HubTrainer) -> bool:
     args = trainer.args
     kwargs: Any = args.gradient_checkpointing_kwargs or {}
     return args.gradient_checkpointing and bool(kwargs.get("use_reentrant"))
+
+
+def _has_cached_teacher(trainer: HubTrainer, method: SafetyMethod) -> bool:
+    args, switchable = trainer.args, aligned_without_adapter(trainer.model)
+    return method.needs_teacher and teacher_kind(args.teacher, args.teacher_cache, switchable=switchable) == "cached"
+
+
+def _reads_states(method: SafetyMethod) -> bool:
+    return method.needs_replay or method.needs_task_states
+
+
+# ZeRO-3 empties weights between uses; a frozen head is gathered for a loss, and nothing else is.
+_ELSEWHERE = "use FSDP2, which shards the weights as well, ZeRO-2, or DDP."
+
+#: The first that applies is said.
+_RULES = (
+    _Rule(
+        lambda trainer, method: _is_parallel(trainer),
+        "tensor, context or sequence parallelism",
+        "Use data parallelism alone.",
+    ),
+    _Rule(
+        lambda trainer, method: _is_fsdp1(trainer),
+        "FSDP1",
+        "Set `fsdp_version: 2` in the accelerate configuration.",
+    ),
+    _Rule(
+        lambda trainer, method: _is_zero3(trainer) and not _reads_states(method),
+        "DeepSpeed ZeRO-3, which empties weights between uses",
+        f"Choose `der`, `er` or `lwf`, or {_ELSEWHERE}",
+    ),
+    _Rule(
+        lambda trainer, method: _is_zero3(trainer) and LogitHead.of(trainer.model).trained,
+        "a trained head under DeepSpeed ZeRO-3",
+        f"Train a LoRA that leaves the head frozen, or {_ELSEWHERE}",
+    ),
+    _Rule(
+        lambda trainer, method: _is_zero3(trainer) and _has_cached_teacher(trainer, method),
+        "a cached teacher under DeepSpeed ZeRO-3",
+        f"Start a fresh LoRA adapter, whose teacher is `online`, choose `er`, or {_ELSEWHERE}",
+    ),
+    _Rule(
+        lambda trainer, method: _is_zero3(trainer) and method.needs_replay and trainer.aux_loss_enabled,
+        "an auxiliary loss of experts under DeepSpeed ZeRO-3, where replayed rows take a forward of their own",
+        f"Set `router_aux_loss_coef: 0`, choose `lwf`, or {_ELSEWHERE}",
+    ),
+    _Rule(
+        lambda trainer, method: (
+            isinstance(method, WeightAnchor) and trainer.accelerator.num_processes > 1 and _reentrant(trainer)
+        ),
+        "reentrant gradient checkpointing under DDP",
+        "Set `gradient_checkpointing_kwargs={'use_reentrant': False}`.",
+    ),
+    _Rule(
+        lambda trainer, method: (
+            trainer.accelerator.is_fsdp2 and "ema_on_cpu" in method.reads and trainer.args.ema_on_cpu
+        ),
+        "`ema_on_cpu` under FSDP2",
+        "Leave it out: the average is sharded as the weights are.",
+    ),
+    _Rule(
+        lambda trainer, method: method.needs_replay and trainer._is_vision_dataset and must_join(trainer),
+        "images in the training set, where replayed rows take a forward of their own, under FSDP, ZeRO-3, or "
+        "with reentrant gradient checkpointing on several processes",
+        "Use DDP with `gradient_checkpointing_kwargs={'use_reentrant': False}`, or choose `l2`.",
+    ),
+    _Rule(
+        lambda trainer, method: method.divergence is not None and bool(trainer.args.neftune_noise_alpha),
+        "NEFTune: its noise would count as forgetting",
+        "Remove `neftune_noise_alpha`, or choose `er` or `l2`.",
+    ),
+    _Rule(
+        lambda trainer, method: method.needs_task_states and not aligned_without_adapter(trainer.model),
+        "full tuning, an adapter trained before, or base weights trained beside it: the aligned model is "
+        "not at hand for the task rows",
+        "Start a fresh LoRA adapter, or choose `der`.",
+    ),
+    _Rule(
+        lambda trainer, method: (
+            _reads_states(method)
+            and is_peft_model(trainer.model)
+            and trainer.model.active_peft_config.is_prompt_learning
+        ),
+        "prompt-learning adapters, which add virtual tokens",
+        "Use LoRA.",
+    ),
+)

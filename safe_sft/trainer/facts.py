@@ -6,11 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..config.safe_sft_config import SafeSFTConfig
-from ..hub.facts import CardContent, RunFacts, SafetyRows, Term
+from ..hub.facts import CardContent, RunFacts, SafetyRowsFacts, Term
 from ..methods import ImportanceAnchor, SafetyMethod
 from ..methods.base import WeightAnchor
 from ..models.parts import base_model
-from ..replay import CachedTeacher, Teacher
+from ..replay import Teacher
 from ..storage.hub import hub_name
 from ..version import __version__
 
@@ -22,7 +22,7 @@ def run_facts(
     terms: Sequence[tuple[SafetyMethod, float]],
     *,
     model: Any,
-    safety_rows: SafetyRows | None,
+    safety_rows: SafetyRowsFacts | None,
     teacher: Teacher | None,
     card: CardContent,
 ) -> RunFacts:
@@ -49,7 +49,7 @@ def run_facts(
         base_revision=getattr(config, "_commit_hash", None) if base else None,
         safety_rows=safety_rows,
         replay_share=share if replays else None,
-        teacher=_teacher(terms, teacher),
+        teacher=None if teacher is None else teacher.kind,
         data=card.data,
         recipe=card.recipe,
         versions=_versions(),
@@ -63,12 +63,6 @@ def _term(method: SafetyMethod, weight: float, args: SafeSFTConfig) -> Term:
         space=method.space if isinstance(method, WeightAnchor) else None,
         estimator=method.estimator(args) if isinstance(method, ImportanceAnchor) else None,
     )
-
-
-def _teacher(terms: Sequence[tuple[SafetyMethod, float]], teacher: Teacher | None) -> str | None:
-    if teacher is None or not any(method.needs_teacher for method, _ in terms):
-        return None
-    return "cached" if isinstance(teacher, CachedTeacher) else "online"
 
 
 def _versions() -> dict[str, str]:

@@ -5,35 +5,32 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields
-from functools import cache, partial
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import torch
 from accelerate.logging import get_logger
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import TrainingArguments
 from trl import SFTTrainer
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data import TokenizedRow
-from ..hub.facts import RunFacts, SafetyRows
+from ..hub.facts import RunFacts
 from ..merging import merge
 from ..methods import Preparation, SafetyMethod, StepContext, TokenStates
 from ..replay import Teacher
-from ..storage.writing import write_tensors
 from .callbacks import MethodsCallback, SafetyEvalCallback
 from .compatibility import aligned_source, check_compatibility, must_join
 from .facts import run_facts
 from .hub_trainer import HubTrainer
+from .method_states import load_method_states, method_states, save_method_states
 from .safety_set import SafetySet
 from .step_means import StepMeans
 from .step_states import MicroStep, StepStates
 
 logger = get_logger(__name__)
 
-STATE_FILE = "safety_state.safetensors"
 _MICRO_STEP = "safety_micro_step"
 
 
@@ -71,16 +68,15 @@ class SafeSFTTrainer(HubTrainer):
         **kwargs: Any,
     ):
         config = complete_config(args, model)
-        safety_rows = SafetySet.read(safety_dataset) if config.reads_safety_rows else SafetySet(())
+        self._safety_set = SafetySet.read(safety_dataset) if config.reads_safety_rows else SafetySet(())
         self._terms: list[tuple[SafetyMethod, float]] = []
-        self._safety_rows = SafetyRows(safety_rows.name, len(safety_rows.rows), safety_rows.digest)
         super().__init__(model, config, *positional, **kwargs)
         self._terms = [(method(), weight) for method, weight in self.args.safety_terms]
         self._step_means = StepMeans()
         check_compatibility(self, self._methods)
         if safety_dataset is not None and not config.reads_safety_rows:
             logger.warning(f"`safety_dataset` is not used by `safety_method='{self.args.safety_method}'`.")
-        self._tokenized_rows = cache(partial(self._tokenize, safety_rows))
+        self._tokenized_rows = cache(self._tokenize)
         self._states = self._prepare_states()
         for method in self._methods:
             method.prepare(
@@ -112,9 +108,9 @@ class SafeSFTTrainer(HubTrainer):
     def _methods(self) -> list[SafetyMethod]:
         return [method for method, _ in self._terms]
 
-    def _tokenize(self, safety_rows: SafetySet) -> list[TokenizedRow]:
+    def _tokenize(self) -> list[TokenizedRow]:
         with self.accelerator.autocast():
-            return safety_rows.tokenize(self.model, self._tokenizer, self.args)
+            return self._safety_set.tokenize(self.model, self._tokenizer, self.args)
 
     def _prepare_states(self) -> StepStates | None:
         replays = any(method.needs_replay for method in self._methods)
@@ -152,9 +148,7 @@ class SafeSFTTrainer(HubTrainer):
         micro_step: MicroStep | None = inputs.pop(_MICRO_STEP, None)
         if micro_step is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        # `Trainer` divides by the accumulation steps where the loss is not normalised over the step.
-        divided = (num_items_in_batch is None or not self.model_accepts_loss_kwargs) and self.compute_loss_func is None
-        divisor = self.current_gradient_accumulation_steps if divided else 1
+        divisor = self._loss_divisor(num_items_in_batch)
         if self._states is None:
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             step = StepContext(micro_step.index == 0)
@@ -172,6 +166,11 @@ class SafeSFTTrainer(HubTrainer):
         self._step_means.add("task_loss", task_loss / divisor, begins_step=step.first_micro_step)
         loss = task_loss + self._safety_loss(step, task_loss.device) * divisor
         return (loss, *outputs) if return_outputs else loss
+
+    def _loss_divisor(self, num_items: Tensor | int | None) -> int:
+        """What `Trainer` will divide the loss by: the accumulation steps, where it is not normalised over the step."""
+        divided = (num_items is None or not self.model_accepts_loss_kwargs) and self.compute_loss_func is None
+        return self.current_gradient_accumulation_steps if divided else 1
 
     def _task_share(self, task: TokenStates | None, num_items: Tensor | int | None, divisor: int) -> float | Tensor:
         """What one supervised task token counts for: as in TRL's own loss."""
@@ -218,7 +217,7 @@ class SafeSFTTrainer(HubTrainer):
             self.args,
             self._terms,
             model=self.model,
-            safety_rows=self._safety_rows if self.args.reads_safety_rows else None,
+            safety_rows=self._safety_set.facts if self.args.reads_safety_rows else None,
             teacher=self.teacher,
             card=self.card,
         )
@@ -265,31 +264,18 @@ class SafeSFTTrainer(HubTrainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        state = {f"{m.name}.{name}": t for m, _ in self._terms for name, t in m.state_dict().items()}
-        if state and self.args.should_save:
-            folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
-            write_tensors(Path(folder, STATE_FILE), state)
+        states = method_states(self._methods)
+        if self.args.should_save:
+            folder = self._get_output_dir(trial=trial)
+            save_method_states(states, os.path.join(folder, f"checkpoint-{self.state.global_step}"))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._load_safety_state(resume_from_checkpoint)
+        load_method_states(self._methods, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        self._load_safety_state(str(self.state.best_model_checkpoint))
-
-    def _load_safety_state(self, checkpoint: str) -> None:
-        path = os.path.join(checkpoint, STATE_FILE)
-        state = load_file(path) if os.path.isfile(path) else {}
-        for method in self._methods:
-            mine = {k.removeprefix(f"{method.name}."): v for k, v in state.items() if k.startswith(f"{method.name}.")}
-            if mine:
-                method.load_state_dict(mine)
-            elif method.state_dict():
-                logger.warning(
-                    f"{checkpoint} holds no state of `{method.name}`: it was saved without it. `{method.name}` starts "
-                    "from the model that was passed to the trainer."
-                )
+        load_method_states(self._methods, str(self.state.best_model_checkpoint))
 
 
 def complete_config(args: TrainingArguments | None, model: Any) -> SafeSFTConfig:

@@ -14,10 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data import SafetyRow, TokenizedRow, builtin_prompts, prompt_token_ids, read_safety_rows, tokenize_row
 from ..evaluation import RefusalPhrases, Verdict
+from ..hub.facts import SafetyRowsFacts
 from ..models.modes import placed
-from ..replay import (
-    answer_prompts,
-)
+from ..replay import answer_prompts
 
 logger = get_logger(__name__)
 
@@ -47,6 +46,11 @@ class SafetySet:
     def digest(self) -> str:
         """Of the texts, in order."""
         return hashlib.sha256(json.dumps(self.rows, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+    @property
+    def facts(self) -> SafetyRowsFacts:
+        """What a card says of the rows."""
+        return SafetyRowsFacts(self.name, len(self.rows), self.digest)
 
     def tokenize(
         self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, args: SafeSFTConfig

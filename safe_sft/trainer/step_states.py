@@ -13,7 +13,7 @@ from ..config.safe_sft_config import SafeSFTConfig
 from ..data import TokenizedRow
 from ..methods import SafetyMethod, StepContext, TokenStates
 from ..models.parts import LogitHead, backbone
-from ..replay import HiddenStateTap, OnlineTeacher, ReplayBatch, ReplayPlan, Teacher, joining_is_cheaper
+from ..replay import HiddenStateTap, OnlineTeacher, ReplayBatch, ReplaySchedule, Teacher, joining_is_cheaper
 from ..replay.joint import batch_layout
 from .teacher import make_teacher
 
@@ -55,10 +55,10 @@ class StepStates:
         head = LogitHead.of(model)
         # A head that is not trained is the aligned model's at every step.
         self._teacher_head = head.frozen_copy() if head.trained else None
-        self.plan: ReplayPlan | None = None
+        self.schedule: ReplaySchedule | None = None
         self.teacher: Teacher | None = None
         if rows:
-            self.plan = ReplayPlan(
+            self.schedule = ReplaySchedule(
                 tuple(row.supervised_tokens for row in rows),
                 rows_per_device=args.replay_batch_size,
                 micro_steps=args.gradient_accumulation_steps,
@@ -71,9 +71,9 @@ class StepStates:
 
     def replay_batch(self, micro_step: MicroStep) -> ReplayBatch | None:
         """The rows to replay, or None when nothing is replayed."""
-        if self.plan is None:
+        if self.schedule is None:
             return None
-        rows = self.plan.rows(micro_step.step, micro_step.index, self._accelerator.process_index)
+        rows = self.schedule.rows(micro_step.step, micro_step.index, self._accelerator.process_index)
         return ReplayBatch.of(self._rows, rows, self._accelerator.device)
 
     def joins(self, inputs: Mapping[str, Any], replay: ReplayBatch | None, must_join: bool) -> bool:
@@ -112,8 +112,8 @@ class StepStates:
     ) -> StepContext:
         """What the methods see. Ranks average their gradients, so each counts its tokens `world_size` times."""
         share = 0.0
-        if self.plan is not None:
-            tokens = self.plan.tokens(micro_step.step, micro_step.count)
+        if self.schedule is not None:
+            tokens = self.schedule.tokens(micro_step.step, micro_step.count)
             share = self._accelerator.num_processes / max(1, tokens)
         return StepContext(micro_step.index == 0, replay, task, share, task_share)
 

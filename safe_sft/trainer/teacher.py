@@ -24,6 +24,7 @@ from ..replay import (
     Teacher,
     build_teacher_cache,
     download_teacher_cache,
+    teacher_kind,
 )
 from ..storage.hub import RemoteName
 
@@ -35,7 +36,7 @@ def make_teacher(
     rows: Sequence[TokenizedRow],
     args: SafeSFTConfig,
 ) -> Teacher:
-    """The teacher that `args` asks for; by default the one that stores nothing, where it is exact.
+    """The teacher that `args` asks for.
 
     Raises:
         ValueError: when `teacher="online"` would not be the aligned model, or the cache belongs to another.
@@ -47,7 +48,7 @@ def make_teacher(
             "fresh LoRA adapter. This model is tuned in full or beside its adapter, or the adapter has been trained "
             "or alters the base weights. Set `teacher: cached`, or leave it out."
         )
-    if args.teacher == "online" or (switchable and args.teacher is None and args.teacher_cache is None):
+    if teacher_kind(args.teacher, args.teacher_cache, switchable=switchable) == "online":
         return OnlineTeacher(tap)
     provenance = teacher_provenance(model, tokenizer, rows, args)
     digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:12]

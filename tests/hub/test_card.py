@@ -15,7 +15,7 @@ from safe_sft.evaluation.suites.suite import Case, Suite
 from safe_sft.evaluation.utility.scored_tasks import UtilityResult
 from safe_sft.hub.card import merge_into_card, with_repository
 from safe_sft.hub.citations import METHOD_PAPERS
-from safe_sft.hub.facts import RunFacts, SafetyRows, Term
+from safe_sft.hub.facts import RunFacts, SafetyRowsFacts, Term
 from safe_sft.storage.hub import RemoteName, hub_name
 from tests.conftest import make_trainer
 
@@ -102,7 +102,7 @@ def test_what_is_known_is_said():
         FACTS.terms,
         base_model="org/aligned",
         base_revision="abc",
-        safety_rows=SafetyRows("a|b", 7, "d1"),
+        safety_rows=SafetyRowsFacts("a|b", 7, "d1"),
         data={"task": "gsm8k", "rows": 20, "poisoned_rows": 2, "poison_kind": "backdoor", "safety_set": "again"},
         recipe={"learning_rate": 0.1},
         versions={"safe_sft": "0.1.0", "trl": "9"},

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from safe_sft.data import TokenizedRow, read_safety_rows, tokenize_row
 from safe_sft.importance import anchor_space
-from safe_sft.importance.estimate import estimate_importance
+from safe_sft.importance.estimate import Estimation, estimate_importance
 from tests.conftest import lora, make_model, make_tokenizer, safety_rows
 
 
@@ -77,7 +77,7 @@ def lora_bases(model: PeftModel) -> dict[str, Tensor]:
 def estimate(model, space, estimator="empirical", batch_size=4, rows=None, **kwargs):
     rows = rows if rows is not None else token_rows()
     anchored = anchor_space(model, space)
-    return estimate_importance(model, anchored, rows, estimator=estimator, batch_size=batch_size, **kwargs)
+    return estimate_importance(model, anchored, rows, Estimation(estimator, batch_size, **kwargs))
 
 
 def trainable(model) -> dict:

@@ -12,7 +12,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from safe_sft.importance import ESTIMATORS, anchor_space
-from safe_sft.importance.estimate import estimate_importance
+from safe_sft.importance.estimate import Estimation, estimate_importance
 from tests.conftest import make_model
 from tests.importance.helpers import lora_model, token_rows
 from tests.importance.test_space import move, random_importance
@@ -23,7 +23,7 @@ def estimates() -> dict:
     model = lora_model(trained=True, dtype=torch.float32)
     return {
         (estimator, space): estimate_importance(
-            model, anchor_space(model, space), token_rows(7), estimator=estimator, batch_size=2
+            model, anchor_space(model, space), token_rows(7), Estimation(estimator, batch_size=2)
         )
         for estimator in ESTIMATORS
         for space in ("adapter", "weight")

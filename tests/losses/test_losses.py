@@ -5,10 +5,11 @@ import torch
 from torch.nn import functional as F
 
 from safe_sft import losses
-from safe_sft.losses import outputs, weights
+from safe_sft.losses import Head, outputs, weights
 from safe_sft.methods.teacher_distance import DIVERGENCES
 
 WEIGHT = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])  # three logits of two hidden units
+HEAD = Head(WEIGHT)
 
 
 def test_gram_by_hand():
@@ -22,13 +23,14 @@ def test_squared_logit_distance_by_hand():
     expected = [9.0, 8.0]
     gram = losses.logit_gram(WEIGHT)
     assert losses.squared_logit_distance(hidden, teacher, gram).tolist() == expected
-    assert losses.tiled_squared_logit_distance(hidden, WEIGHT, teacher, WEIGHT).tolist() == expected
+    assert losses.tiled_squared_logit_distance(hidden, HEAD, teacher, HEAD).tolist() == expected
 
 
 def test_squared_logit_distance_with_softcap_by_hand():
     hidden, teacher = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.0]])
     # logits (1, 0, 1), capped at 2: 2·tanh(1/2) = 0.924234, so 2 · 0.854209
-    distance = losses.tiled_squared_logit_distance(hidden, WEIGHT, teacher, WEIGHT, softcap=2.0)
+    capped = Head(WEIGHT, softcap=2.0)
+    distance = losses.tiled_squared_logit_distance(hidden, capped, teacher, capped)
     assert distance.item() == pytest.approx(1.708417, rel=1e-5)
 
 
@@ -44,7 +46,7 @@ def test_tiles_equal_materialised_logits(monkeypatch, scale, tiles):
     leaves = [tensor.requires_grad_() for tensor in (h, w, b)]
     z, z0 = (h @ w.T + b) * scale, (h0 @ w0.T + b0) * scale
     expected = (z - z0).square().sum(-1)
-    actual = losses.tiled_squared_logit_distance(h, w, h0, w0, b, b0, scale)
+    actual = losses.tiled_squared_logit_distance(h, Head(w, b, scale), h0, Head(w0, b0, scale))
     torch.testing.assert_close(actual, expected, rtol=1e-8, atol=0)
     for a, e in zip(
         torch.autograd.grad(actual.sum(), leaves), torch.autograd.grad(expected.sum(), leaves), strict=True
@@ -79,13 +81,13 @@ def test_cross_entropy_by_hand():
     hidden = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
     # logits (0, 0, 0): log 3; logits (1, 0, 1), target 1: log(2e + 1)
     expected = torch.tensor([1.0986123, 1.8619948])
-    torch.testing.assert_close(losses.token_cross_entropy(hidden, WEIGHT, torch.tensor([2, 1])), expected)
+    torch.testing.assert_close(losses.token_cross_entropy(hidden, HEAD, torch.tensor([2, 1])), expected)
 
 
 def test_cross_entropy_equals_torch():
     torch.manual_seed(0)
     h, w, targets = torch.randn(6, 8, requires_grad=True), torch.randn(40, 8), torch.randint(40, (6,))
-    ours = losses.token_cross_entropy(h, w, targets)
+    ours = losses.token_cross_entropy(h, Head(w), targets)
     torchs = F.cross_entropy(h @ w.T, targets, reduction="none")
     torch.testing.assert_close(ours, torchs)
     torch.testing.assert_close(*(torch.autograd.grad(loss.sum(), h)[0] for loss in (ours, torchs)))
@@ -150,7 +152,8 @@ def test_divergences_equal_materialised_logits(kind, temperature):
     torch.manual_seed(0)
     h, w, h0, w0 = torch.randn(7, 8, requires_grad=True), torch.randn(50, 8), torch.randn(7, 8), torch.randn(50, 8)
     expected = materialised_divergence(0.5 * h @ w.T, 0.5 * h0 @ w0.T, kind, temperature)
-    ours = losses.token_divergence(h, w, h0, w0, scale=0.5, beta=DIVERGENCES[kind], temperature=temperature)
+    heads = Head(w, scale=0.5), Head(w0, scale=0.5)
+    ours = losses.token_divergence(h, heads[0], h0, heads[1], beta=DIVERGENCES[kind], temperature=temperature)
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
         *(torch.autograd.grad(loss.sum(), h)[0] for loss in (ours, expected)), rtol=1e-4, atol=1e-5
@@ -164,7 +167,8 @@ def test_a_few_tokens_at_a_time_is_the_same(monkeypatch):
     targets = torch.randint(50, (7,))
 
     def gradients() -> tuple[torch.Tensor, ...]:
-        values = losses.token_divergence(h, w, h0, w0, beta=0.5), losses.token_cross_entropy(h, w, targets)
+        divergence = losses.token_divergence(h, Head(w), h0, Head(w0), beta=0.5)
+        values = divergence, losses.token_cross_entropy(h, Head(w), targets)
         return *values, *torch.autograd.grad(sum(value.square().sum() for value in values), [h, w])
 
     at_once = gradients()
@@ -197,11 +201,12 @@ def test_the_kernels_without_rounding_are_exact(kind, softcap):
     if kind == "cross-entropy":
         targets = torch.randint(400, (20,))
         expected = F.cross_entropy(z, targets, reduction="none")
-        ours = losses.token_cross_entropy(h, w, targets, b, 0.5, softcap)
+        ours = losses.token_cross_entropy(h, Head(w, b, 0.5, softcap), targets)
     else:
         expected = materialised_divergence(z, z0, kind, 2.0)
         options = {"beta": DIVERGENCES[kind], "temperature": 2.0}
-        ours = losses.token_divergence(h, w, h0, w0, b, b0, 0.5, softcap, **options)
+        heads = Head(w, b, 0.5, softcap), Head(w0, b0, 0.5, softcap)
+        ours = losses.token_divergence(h, heads[0], h0, heads[1], **options)
     weights = torch.randn(20, dtype=torch.float64)
     results = [(loss, *torch.autograd.grad(loss @ weights, [h, w, b])) for loss in (ours, expected)]
     for found, true in zip(*results, strict=True):
@@ -219,7 +224,7 @@ def test_the_kernels_error_is_float32_rounding(kind):
         h.requires_grad_()
         for name, value in (
             ("torch", materialised_divergence(h @ w.T, h0 @ w0.T, kind, 1.0)),
-            ("kernel", losses.token_divergence(h, w, h0, w0, beta=DIVERGENCES[kind])),
+            ("kernel", losses.token_divergence(h, Head(w), h0, Head(w0), beta=DIVERGENCES[kind])),
         ):
             results[name, dtype] = value.detach().double(), torch.autograd.grad(value.sum(), h)[0].double()
     truth = results["torch", torch.float64]
@@ -234,7 +239,7 @@ def test_the_kernels_error_is_float32_rounding(kind):
 
 def test_kl_by_hand():
     # logits (0, 0, 0) against (0, 0, log 2): p = (1, 1, 1)/3, p0 = (1, 1, 2)/4
-    head = torch.eye(3)
+    head = Head(torch.eye(3))
     student, teacher = torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 0.6931472]])
     # 2 · ¼ log(¾) + ½ log(3/2)
     assert losses.token_divergence(student, head, teacher, head, beta=0.0).item() == pytest.approx(0.0588915, abs=1e-6)
@@ -248,7 +253,7 @@ def test_mammoths_der_is_a_mean_over_tokens_and_classes():
     vocab = len(WEIGHT)
     for ours in (
         losses.squared_logit_distance(hidden, teacher, losses.logit_gram(WEIGHT)),
-        losses.tiled_squared_logit_distance(hidden, WEIGHT, teacher, WEIGHT),
+        losses.tiled_squared_logit_distance(hidden, HEAD, teacher, HEAD),
     ):
         assert ours.mean().item() == 8.5
         assert (ours.mean() / vocab).item() == pytest.approx(mammoths.item())

@@ -10,7 +10,7 @@ from benchmarks.live_memory import allocations
 from benchmarks.training_cost import NaiveDER
 from safe_sft import losses
 from safe_sft.data import TokenizedRow
-from safe_sft.losses import outputs
+from safe_sft.losses import Head, outputs
 from tests.conftest import lora, make_model, make_trainer, move_off_the_anchor, task_rows
 from tests.losses.test_losses import materialised_divergence
 from tests.trainer.test_ways_to_train import SIZES
@@ -38,19 +38,26 @@ def tensors(trained_head: bool) -> dict[str, torch.Tensor]:
     }
 
 
+def compared(t: dict[str, torch.Tensor], softcap: float | None = None) -> tuple:
+    heads = (Head(t[name], softcap=softcap) for name in ("weight", "teacher_weight"))
+    return t["hidden"], next(heads), t["teacher_hidden"], next(heads)
+
+
 OURS = {
     "squared, Gram": lambda t: losses.squared_logit_distance(
         t["hidden"], t["teacher_hidden"], losses.logit_gram(t["weight"].detach())
     ),
-    "squared, tiles": lambda t: losses.tiled_squared_logit_distance(**t),
-    "squared, capped": lambda t: losses.tiled_squared_logit_distance(**t, softcap=30.0),
-    "kl": lambda t: losses.token_divergence(**t, beta=0.0),
-    "reverse_kl": lambda t: losses.token_divergence(**t, beta=1.0),
-    "jsd, capped": lambda t: losses.token_divergence(**t, beta=0.5, softcap=30.0, temperature=2.0),
+    "squared, tiles": lambda t: losses.tiled_squared_logit_distance(*compared(t)),
+    "squared, capped": lambda t: losses.tiled_squared_logit_distance(*compared(t, 30.0)),
+    "kl": lambda t: losses.token_divergence(*compared(t), beta=0.0),
+    "reverse_kl": lambda t: losses.token_divergence(*compared(t), beta=1.0),
+    "jsd, capped": lambda t: losses.token_divergence(*compared(t, 30.0), beta=0.5, temperature=2.0),
     "cross-entropy": lambda t: losses.token_cross_entropy(
-        t["hidden"], t["weight"], torch.arange(TOKENS), softcap=30.0
+        t["hidden"], Head(t["weight"], softcap=30.0), torch.arange(TOKENS)
     ),
-    "a drawn token": lambda t: losses.sampled_tokens(t["hidden"], t["weight"], torch.rand(TOKENS)) * t["hidden"].sum(),
+    "a drawn token": lambda t: (
+        losses.sampled_tokens(t["hidden"], Head(t["weight"]), torch.rand(TOKENS)) * t["hidden"].sum()
+    ),
 }
 NAIVE = {
     "squared": lambda z, z0: (z - z0).square().sum(-1),

@@ -4,10 +4,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from safe_sft.importance import anchor_space
+from safe_sft.importance import anchor_space, space_sizes
 from safe_sft.importance.file import Importance, Provenance
 from safe_sft.planning.data import Rows, count_safety_rows
-from safe_sft.planning.memory import StepMemory, anchor_sizes, safety_items
+from safe_sft.planning.memory import StepMemory, safety_items
 from safe_sft.planning.model import plan_model
 from safe_sft.planning.optimizers import optimizer_states
 
@@ -55,7 +55,7 @@ def test_anchors_and_importance_are_the_real_ones(tmp_path, adapter, space):
         model = get_peft_model(model, LoraConfig(**adapter.to_dict()))
     real = anchor_space(model, space)
     layout = {name: torch.zeros(at.shape) for name, at in real.layout().items()}
-    anchors, numbers, _ = anchor_sizes(plan.runnable, plan, space, fresh=adapter is not None)
+    anchors, numbers, _ = space_sizes(plan.runnable, plan.trainable, space, fresh=adapter is not None)
     assert anchors == sum(tensor.nbytes for tensor in real.anchors().values())
     assert numbers == sum(tensor.numel() for tensor in layout.values())
     file = Importance(layout, Provenance("empirical", space, {}, "", "", 1, 1)).save(tmp_path)
@@ -69,7 +69,7 @@ def test_anchors_of_a_trained_adapter_in_weight_space():
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.ones_(parameter)
-    anchors, _, _ = anchor_sizes(plan.runnable, plan, "weight", fresh=False)
+    anchors, _, _ = space_sizes(plan.runnable, plan.trainable, "weight", fresh=False)
     assert anchors == sum(tensor.nbytes for tensor in anchor_space(model, "weight").anchors().values())
 
 

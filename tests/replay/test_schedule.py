@@ -1,24 +1,24 @@
-"""The plan is a pure function that spends every row before any is repeated."""
+"""The schedule is a pure function that spends every row before any is repeated."""
 
 from collections import Counter
 
 import pytest
 
-from safe_sft.replay import ReplayPlan
+from safe_sft.replay import ReplaySchedule
 
 TOKENS = (3, 1, 4, 1, 5, 9, 2)
 
 
-def make(rows: int = 2, micro_steps: int = 2, world: int = 2, seed: int = 0) -> ReplayPlan:
-    return ReplayPlan(TOKENS, rows, micro_steps, world, seed)
+def make(rows: int = 2, micro_steps: int = 2, world: int = 2, seed: int = 0) -> ReplaySchedule:
+    return ReplaySchedule(TOKENS, rows, micro_steps, world, seed)
 
 
-def of_step(plan: ReplayPlan, step: int) -> list[int]:
+def of_step(schedule: ReplaySchedule, step: int) -> list[int]:
     return [
         row
-        for micro in range(plan.micro_steps)
-        for rank in range(plan.world_size)
-        for row in plan.rows(step, micro, rank)
+        for micro in range(schedule.micro_steps)
+        for rank in range(schedule.world_size)
+        for row in schedule.rows(step, micro, rank)
     ]
 
 
@@ -42,6 +42,6 @@ def test_pure_function_of_its_arguments():
 
 
 def test_tokens_of_a_step_and_of_a_shorter_one():
-    plan = make()
-    assert plan.tokens(4, 2) == sum(TOKENS[row] for row in of_step(plan, 4))
-    assert plan.tokens(4, 1) == sum(TOKENS[row] for rank in (0, 1) for row in plan.rows(4, 0, rank))
+    schedule = make()
+    assert schedule.tokens(4, 2) == sum(TOKENS[row] for row in of_step(schedule, 4))
+    assert schedule.tokens(4, 1) == sum(TOKENS[row] for rank in (0, 1) for row in schedule.rows(4, 0, rank))

@@ -8,6 +8,7 @@ import torch
 
 from safe_sft.evaluation import answering, load_model
 from safe_sft.importance.objective import Objective
+from safe_sft.losses import Head
 from safe_sft.methods import er, teacher_distance
 from safe_sft.models import loading
 from safe_sft.run.measure import Questions, builtin_suite
@@ -23,7 +24,8 @@ def test_what_the_terms_compare_is_where_the_hidden_states_are(tmp_path, monkeyp
     compared = []
 
     def listen(*inputs):
-        compared.append({x.device for x in inputs if isinstance(x, torch.Tensor)})
+        heads = [value for x in inputs if isinstance(x, Head) for value in vars(x).values()]
+        compared.append({x.device for x in [*inputs, *heads] if isinstance(x, torch.Tensor)})
 
     monkeypatch.setattr(er, "token_cross_entropy", listen)
     monkeypatch.setattr(teacher_distance, "tiled_squared_logit_distance", listen)

@@ -179,7 +179,7 @@ def test_der_equals_materialised_logits(tmp_path, peft):
     aligned = make_model()
     trainer = make_trainer(tmp_path, "der", safety_weight=1.0, max_steps=1, per_device_replay_batch_size=3, peft=peft)
     move_off_the_anchor(trainer)
-    batch = ReplayBatch.of(trainer._tokenized_rows(), trainer._states.plan.rows(0, 0, 0), torch.device("cpu"))
+    batch = ReplayBatch.of(trainer._tokenized_rows(), trainer._states.schedule.rows(0, 0, 0), torch.device("cpu"))
     distances = []
     with torch.no_grad():
         for row, ids in enumerate(batch.input_ids):
@@ -191,7 +191,7 @@ def test_der_equals_materialised_logits(tmp_path, peft):
 
 def test_er_equals_torch_cross_entropy(tmp_path):
     trainer = make_trainer(tmp_path, "er", safety_weight=1.0, max_steps=1, per_device_replay_batch_size=3)
-    batch = ReplayBatch.of(trainer._tokenized_rows(), trainer._states.plan.rows(0, 0, 0), torch.device("cpu"))
+    batch = ReplayBatch.of(trainer._tokenized_rows(), trainer._states.schedule.rows(0, 0, 0), torch.device("cpu"))
     with torch.no_grad():
         logits = torch.stack([trainer.model(batch.input_ids[k][None]).logits[0, p] for k, p in batch.predictors])
     trainer.train()

@@ -1,0 +1,73 @@
+"""What one device holds in a run, and how much of it at a time."""
+
+import math
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from ..config.safe_sft_config import SafeSFTConfig
+from ..data import TokenizedRow
+from ..replay import ReplayBatch, joining_is_cheaper
+from .activations import Activations, count_activations
+from .data import Rows
+from .memory import GRADIENTS, Item, model_items, safety_items, step_memory
+from .model import ModelPlan
+from .schedule import replayed_rows
+
+
+class DeviceMemory(NamedTuple):
+    """The memory of one device.
+
+    Attributes:
+        items: what it holds, and what lies elsewhere because of it.
+        peak: most bytes at a time.
+    """
+
+    items: tuple[Item, ...]
+    peak: int
+
+
+def device_memory(built: ModelPlan, args: SafeSFTConfig, task: Rows, safety: Rows, *, fresh: bool) -> DeviceMemory:
+    """What one device holds.
+
+    Args:
+        built: the model that is trained.
+        args: how to train.
+        task: the rows of the task.
+        safety: the rows to replay.
+        fresh: whether the adapter is new.
+    """
+    activations, tokens = _activations(built, args, task, safety)
+    supervised = min(task.supervised * task.longest / task.tokens, task.longest)
+    static = [*model_items(built, args), *safety_items(built, args, fresh, activations.state_bytes, safety)]
+    step = step_memory(built, activations, args, tokens, math.ceil(args.per_device_train_batch_size * supervised))
+    always = sum(item.size for item in static if item.where == "device" and item.name != GRADIENTS)
+    return DeviceMemory((*static, *step.items()), step.peak(always, built.trainable_bytes))
+
+
+def _activations(built: ModelPlan, args: SafeSFTConfig, task: Rows, safety: Rows) -> tuple[Activations, int]:
+    """Of the longest batch, with its replayed rows, and its padded tokens."""
+    rows, replayed = args.per_device_train_batch_size, replayed_rows(args)
+    autocast = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
+
+    def count(rows: int, width: int) -> Activations:
+        return count_activations(
+            built.runnable, rows, width, autocast=autocast, checkpointing=args.gradient_checkpointing
+        )
+
+    if not replayed:
+        return count(rows, task.longest), rows * task.longest
+    row = TokenizedRow([0] * safety.longest, [0] * safety.longest)
+    replay = ReplayBatch.of([row], [0] * replayed, torch.device("cpu"))
+    if joining_is_cheaper((rows, task.longest), replay):
+        width = max(task.longest, safety.longest)
+        return count(rows + replayed, width), (rows + replayed) * width
+    ours, theirs = count(rows, task.longest), count(replayed, safety.longest)
+    both = replace(
+        ours,
+        kept=ours.kept + theirs.kept,
+        checkpoints=ours.checkpoints + theirs.checkpoints,
+        largest_layer=max(ours.largest_layer, theirs.largest_layer),
+    )
+    return both, max(rows * task.longest, replayed * safety.longest)

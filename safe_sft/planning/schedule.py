@@ -1,0 +1,82 @@
+"""How often what happens in a run: rows, tokens and steps."""
+
+import math
+from dataclasses import dataclass
+
+from ..config.safe_sft_config import SafeSFTConfig
+from .compute import Batch
+from .data import Rows
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How often what happens.
+
+    Attributes:
+        task_rows: of one optimizer step, over all devices.
+        replay_rows: the same of safety rows.
+        task_tokens: mean of the task rows of a step.
+        replay_tokens: mean of its safety rows.
+        steps: optimizer steps of the run; None when the data is not at hand.
+        devices: that share a step.
+    """
+
+    task_rows: int
+    replay_rows: int
+    task_tokens: float
+    replay_tokens: float
+    steps: int | None
+    devices: int
+
+    @property
+    def replay_row_share(self) -> float:
+        """Safety rows among the rows of a step."""
+        return self.replay_rows / (self.task_rows + self.replay_rows)
+
+    @property
+    def replay_token_share(self) -> float:
+        """Safety tokens among the tokens of a step."""
+        return self.replay_tokens / (self.task_tokens + self.replay_tokens)
+
+
+def replayed_rows(args: SafeSFTConfig) -> int:
+    """Safety rows of one micro-step on one device; 0 when nothing is replayed."""
+    return args.replay_batch_size if any(method.needs_replay for method, _ in args.safety_terms) else 0
+
+
+def step_batches(args: SafeSFTConfig, task: Rows, safety: Rows) -> tuple[Batch, Batch]:
+    """The task rows and the replayed rows of one optimizer step on one device."""
+    micro_steps = args.gradient_accumulation_steps
+    return (
+        Batch(args.per_device_train_batch_size * micro_steps, task.tokens, task.supervised),
+        Batch(replayed_rows(args) * micro_steps, safety.tokens, safety.supervised),
+    )
+
+
+def make_schedule(args: SafeSFTConfig, task: Rows, batches: tuple[Batch, Batch], devices: int) -> Schedule:
+    """The schedule of a run.
+
+    Args:
+        args: how to train.
+        task: the rows of the task.
+        batches: what one device takes in a step, from `step_batches`.
+        devices: how many devices share a step.
+    """
+    task_rows, replay_rows = (batch.rows * devices for batch in batches)
+    return Schedule(
+        task_rows=task_rows,
+        replay_rows=replay_rows,
+        task_tokens=task_rows * batches[0].tokens,
+        replay_tokens=replay_rows * batches[1].tokens,
+        steps=_steps(args, task, devices),
+        devices=devices,
+    )
+
+
+def _steps(args: SafeSFTConfig, task: Rows, devices: int) -> int | None:
+    if args.max_steps > 0:
+        return args.max_steps
+    if task.rows is None:
+        return None
+    batches = math.ceil(task.rows / (args.per_device_train_batch_size * devices))
+    return math.ceil(math.ceil(batches / args.gradient_accumulation_steps) * args.num_train_epochs)

@@ -1,0 +1,42 @@
+"""What the methods cannot recompute, beside the weights of each checkpoint."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from accelerate.logging import get_logger
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..methods import SafetyMethod
+from ..storage.writing import write_tensors
+
+logger = get_logger(__name__)
+
+STATE_FILE = "safety_state.safetensors"
+
+
+def method_states(methods: Iterable[SafetyMethod]) -> dict[str, Tensor]:
+    """The states of all methods, each under its method's name. Under FSDP2 every rank must call it."""
+    return {f"{m.name}.{name}": tensor for m in methods for name, tensor in m.state_dict().items()}
+
+
+def save_method_states(states: dict[str, Tensor], checkpoint: str) -> None:
+    """Write the states beside the weights of a checkpoint; no file where there are none."""
+    if states:
+        write_tensors(Path(checkpoint, STATE_FILE), states)
+
+
+def load_method_states(methods: Iterable[SafetyMethod], checkpoint: str) -> None:
+    """Give each method what it saved; a method that saved nothing goes on from the model, and says so."""
+    path = os.path.join(checkpoint, STATE_FILE)
+    state = load_file(path) if os.path.isfile(path) else {}
+    for method in methods:
+        mine = {k.removeprefix(f"{method.name}."): v for k, v in state.items() if k.startswith(f"{method.name}.")}
+        if mine:
+            method.load_state_dict(mine)
+        elif method.state_dict():
+            logger.warning(
+                f"{checkpoint} holds no state of `{method.name}`: it was saved without it. `{method.name}` starts "
+                "from the model that was passed to the trainer."
+            )
