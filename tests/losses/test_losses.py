@@ -12,6 +12,17 @@ WEIGHT = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])  # three logits of t
 HEAD = Head(WEIGHT)
 
 
+def test_logits_by_hand():
+    head = Head(WEIGHT, torch.tensor([1.0, 0.0, -1.0]), scale=0.5, softcap=2.0)
+    # W h + b = (1 + 1, 2, 2 - 1); halved (1, 1, 0.5), then 2·tanh(z / 2)
+    expected = torch.tensor([[0.924234, 0.924234, 0.489837]])
+    hidden = torch.ones(1, 2)
+    torch.testing.assert_close(head.logits(hidden), expected, rtol=1e-5, atol=0)
+    parts = [head.words(part).logits(hidden) for part in (slice(0, 1), slice(1, 3))]
+    assert torch.equal(torch.cat(parts, dim=1), head.logits(hidden))
+    assert head.without_bias().logits(torch.zeros(1, 2)).tolist() == [[0.0, 0.0, 0.0]]
+
+
 def test_gram_by_hand():
     # WᵀW = [[1+0+1, 0+0+1], [1, 0+4+1]]
     assert losses.logit_gram(WEIGHT).tolist() == [[2.0, 1.0], [1.0, 5.0]]

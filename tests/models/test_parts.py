@@ -5,8 +5,10 @@ import torch
 from peft import get_peft_model
 from torch import nn
 
+from safe_sft.losses import squared_logit_distance, tiled_squared_logit_distance
 from safe_sft.models.adapters import adapter_from
 from safe_sft.models.modes import placed
+from safe_sft.models.parts import LogitHead
 from tests.conftest import lora, make_model
 
 IDS = torch.arange(5, 15)[None]
@@ -46,6 +48,20 @@ def test_the_adapter_is_given_back_after_an_error(tmp_path):
         raise RuntimeError("the disk is full")
     assert torch.equal(logits(model), before)
     assert list(model.peft_config) == ["default"]
+
+
+def test_a_frozen_linear_head_measures_distances_without_logits():
+    torch.manual_seed(0)
+    head = LogitHead(torch.randn(50, 6), torch.randn(50), scale=0.5)
+    hidden, teacher = torch.randn(2, 7, 6)
+    assert head.spares_logits
+    exact = tiled_squared_logit_distance(hidden, head, teacher, head)
+    torch.testing.assert_close(squared_logit_distance(hidden, teacher, head.gram()), exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"softcap": 5.0}, {"trained": True}], ids=["capped", "trained"])
+def test_a_head_that_is_trained_or_capped_does_not(settings):
+    assert not LogitHead(torch.randn(50, 6), **settings).spares_logits
 
 
 class Recorder(nn.Linear):

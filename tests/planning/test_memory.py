@@ -6,6 +6,7 @@ from peft import LoraConfig, get_peft_model
 
 from safe_sft.importance import anchor_space, space_sizes
 from safe_sft.importance.file import Importance, Provenance
+from safe_sft.importance.space import space_name
 from safe_sft.planning.data import Rows, count_safety_rows
 from safe_sft.planning.memory import StepMemory, safety_items
 from safe_sft.planning.model import plan_model
@@ -105,6 +106,36 @@ def test_what_a_method_keeps(tmp_path, method, settings, names):
     items = safety_items(plan, args, True, 128, Rows(6, 10, 10, 5))
     assert {item.name for item in items} == names
     assert all(item.size > 0 for item in items)
+
+
+@pytest.mark.parametrize("requested", [None, "adapter", "weight"])
+@pytest.mark.parametrize("kind", ["fresh", "trained", "full"])
+def test_the_plan_takes_the_space_that_the_anchors_take(kind, requested):
+    model = make_model() if kind == "full" else get_peft_model(make_model(), lora())
+    for name, parameter in model.named_parameters():
+        if kind == "trained" and "lora_B" in name:
+            torch.nn.init.ones_(parameter)
+    planned = space_name(requested, adapted=kind != "full", fresh=kind == "fresh")
+    assert planned == anchor_space(model, requested).name
+
+
+def test_each_penalty_keeps_anchors_of_its_own(tmp_path):
+    plan = plan_model(make_model().config, torch.float32, None, None)
+    sizes = {}
+    for method in ("l2", "ewc", "l2+ewc"):
+        args = make_config(tmp_path, safety_method=method)
+        sizes[method] = {item.name: item.size for item in safety_items(plan, args, False, 128, Rows(6, 10, 10, 5))}
+    assert sizes["l2"]["anchors"] == plan.trainable_bytes
+    assert sizes["l2+ewc"]["anchors"] == 2 * plan.trainable_bytes
+    assert sizes["l2+ewc"]["importance"] == sizes["ewc"]["importance"]
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_the_average_is_where_it_is_asked_to_be(tmp_path, on_cpu):
+    plan = plan_model(make_model().config, torch.bfloat16, None, lora())
+    args = make_config(tmp_path, safety_method="ema", ema_on_cpu=on_cpu)
+    (average,) = safety_items(plan, args, True, 128, Rows(6, 10, 10, 5))
+    assert (average.size, average.where) == (4 * plan.trainable_parameters, "cpu" if on_cpu else "device")
 
 
 def test_kept_activations_make_way_for_gradients_in_a_single_micro_step():
