@@ -24,7 +24,6 @@ from safe_sft.cli import plan
 from safe_sft.cli.main import COMMANDS, RECIPE_COMMANDS
 from safe_sft.cli.recipe_arguments import make_parser
 from safe_sft.config.recipes import read_recipe, split_recipe
-from safe_sft.hub.citations import METHOD_PAPERS
 from tests.conftest import make_model, make_tokenizer, task_rows
 from tests.hub.server import TOKEN, FakeHub
 
@@ -187,7 +186,7 @@ def settings(page: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_page_cites_what_a_model_card_cites(name):
-    assert METHOD_PAPERS[name] in METHOD_PAGES[name].read_text()
+    assert METHODS[name].bibtex in METHOD_PAGES[name].read_text()
 
 
 def test_numbers_of_the_methods_stand_where_they_were_measured():

@@ -10,6 +10,7 @@ from trl import DatasetMixtureConfig, ModelConfig, TrlParser
 from ..config.recipes import read_recipe, split_recipe
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
+from ..methods.listing import field_notes
 from .exits import one_line_errors
 
 Arguments = tuple[SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtureConfig]
@@ -19,7 +20,12 @@ def make_parser(command: str) -> TrlParser:
     """TRL's parser over the script, trainer, model and mixture arguments; abbreviations are not accepted."""
     types: Any = (SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtureConfig)
     usage = f"safe-sft {command} [--config RECIPE] [--FIELD VALUE ...]"  # all fields would bury an error
-    return TrlParser(types, prog=f"safe-sft {command}", usage=usage, allow_abbrev=False)
+    parser = TrlParser(types, prog=f"safe-sft {command}", usage=usage, allow_abbrev=False)
+    notes = field_notes()
+    for action in parser._actions:
+        if action.dest in notes:
+            action.help = f"{action.help} {notes[action.dest]}"
+    return parser
 
 
 def parse(argv: list[str], command: str = "train") -> Arguments:

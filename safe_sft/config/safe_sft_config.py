@@ -1,7 +1,7 @@
 """`SafeSFTConfig`: TRL's `SFTConfig` and the fields of the safety term."""
 
 import os
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from trl import SFTConfig
@@ -10,6 +10,7 @@ from ..importance import NORMALIZATIONS, SPACES
 from ..methods import SafetyMethod
 from ..methods.registry import METHODS, method_classes, method_weights
 from ..methods.teacher_distance import DIVERGENCES
+from .docstring_help import help_from_docstring
 
 TEACHERS = ("cached", "online")
 MERGES = ("linear", "slerp")
@@ -30,159 +31,70 @@ _SHARED = {
 }
 
 
+@help_from_docstring
 @dataclass
 class SafeSFTConfig(SFTConfig):
-    r"""Configuration of `SafeSFTTrainer`: every field of TRL's `SFTConfig`, and those below.
+    """Configuration of `SafeSFTTrainer`: every field of TRL's `SFTConfig`, and those below.
 
     A field that the chosen method does not read must keep its default.
 
-    Parameters:
-        safety_method (`str`, *optional*, defaults to `"der"`):
-            `none`, `der`, `er`, `der++`, `lwf`, `l2`, `ewc`, `mas`, `ema`, or several joined by `+`, such as `der+l2`.
-        safety_weight (`float`, `str` or `list[float]`, *optional*):
-            Weight of each term: a number, `"0.5+0.05"` or a list. Each method has a default.
-        per_device_replay_batch_size (`int`, *optional*):
-            Safety rows that join each task batch on each device. Defaults to a quarter of
+    Args:
+        safety_method: A safety method by name, or several joined by `+`, such as `der+l2`; `none` is plain fine-tuning.
+        safety_weight: Weight of each term: a number, `"0.5+0.05"` or a list. Each method has a default.
+        per_device_replay_batch_size: Safety rows that join each task batch on each device. Defaults to a quarter of
             `per_device_train_batch_size`.
-        replay_max_new_tokens (`int`, *optional*, defaults to `128`):
-            Longest answer that the aligned model gives to a safety prompt that comes without one, in tokens.
-        teacher (`str`, *optional*):
-            Where the aligned model's outputs come from: `online` (the same model, adapter off) or `cached` (computed
-            once, kept on disk). Defaults to `online` for a fresh adapter, else `cached`.
-        teacher_cache (`str`, *optional*):
-            Folder of the cached teacher, built where it is missing; every rank must see it. Defaults to a folder in
-            `output_dir`. `hf://owner/name` (and `@revision`) is one that was pushed to the Hub.
-        teacher_divergence (`str`, *optional*):
-            Distance to the aligned model's outputs: `squared` (of the logits), `kl`, `reverse_kl` or `jsd`. Defaults
-            to `squared` for `der` and `kl` for `lwf`.
-        teacher_temperature (`float`, *optional*, defaults to `1.0`):
-            Temperature of both distributions; not for `squared`.
-        importance_space (`str`, *optional*):
-            What a weight penalty is taken over: `adapter` (the trainable parameters) or `weight` (the effective
-            weights `W + s·B·A`). Defaults to `weight` for a fresh LoRA, else `adapter`.
-        importance_estimator (`str`, *optional*, defaults to `"empirical"`):
-            For `ewc`: labels from the safety rows (`empirical`) or drawn from the model (`sampled`).
-        importance_normalization (`str`, *optional*, defaults to `"mean"`):
-            `mean`: the importance has mean 1 over the weights; `none`: as it was estimated.
-        importance_path (`str`, *optional*):
-            Folder or Hub repository that `safe-sft importance` wrote; spares the estimation.
-        ema_decay (`float`, *optional*, defaults to `0.999`):
-            Share of the running average of the weights that each optimizer step keeps. The average starts at the
-            aligned weights, and without warm-up keeps `ema_decay` to the power of the steps of them.
-        ema_warmup (`bool`, *optional*, defaults to `False`):
-            Whether the first steps keep less, so that the average soon forgets the aligned weights.
-        ema_on_cpu (`bool`, *optional*, defaults to `False`):
-            Whether the average is kept in the memory of the CPU.
-        ema_evaluate (`bool`, *optional*, defaults to `True`):
-            Whether evaluation during training uses the average.
-        merge_after_training (`str`, *optional*):
-            `linear` or `slerp`: merge the tuned model with the aligned one, into `merged/` in `output_dir`.
-        merge_weight (`float`, *optional*, defaults to `0.5`):
-            0 is the aligned model, 1 the tuned one.
-        safety_eval_steps (`int`, *optional*):
-            Measure attack success every so many steps, and log it as `eval_asr`.
-        safety_max_asr (`float`, *optional*):
-            Stop training when the measured attack success rate is above this.
-        safety_eval_size (`int`, *optional*, defaults to `64`):
-            Prompts of that measurement, of the built-in held-out ones.
-        safety_eval_max_new_tokens (`int`, *optional*, defaults to `64`):
-            Longest answer when attack success is measured, in tokens.
-        safety_eval_batch_size (`int`, *optional*, defaults to `32`):
-            Prompts answered at a time, per device.
+        replay_max_new_tokens: Longest answer that the aligned model gives to a safety prompt that comes without one,
+            in tokens.
+        teacher: Where the aligned model's outputs come from: `online` (the same model, adapter off) or `cached`
+            (computed once, kept on disk). Defaults to `online` for a fresh adapter, else `cached`.
+        teacher_cache: Folder of the cached teacher, built where it is missing; every rank must see it. Defaults to a
+            folder in `output_dir`. `hf://owner/name` (and `@revision`) is one that was pushed to the Hub.
+        teacher_divergence: Distance to the aligned model's outputs: `squared` (of the logits), `kl`, `reverse_kl` or
+            `jsd`. Each method has a default.
+        teacher_temperature: Temperature of both distributions; not for `squared`.
+        importance_space: What a weight penalty is taken over: `adapter` (the trainable parameters) or `weight` (the
+            effective weights `W + s·B·A`). Defaults to `weight` for a fresh LoRA, else `adapter`.
+        importance_estimator: For `ewc`: labels from the safety rows (`empirical`) or drawn from the model (`sampled`).
+        importance_normalization: `mean`: the importance has mean 1 over the weights; `none`: as it was estimated.
+        importance_path: Folder or Hub repository that `safe-sft importance` wrote; spares the estimation.
+        ema_decay: Share of the running average of the weights that each optimizer step keeps. The average starts at
+            the aligned weights, and without warm-up keeps `ema_decay` to the power of the steps of them.
+        ema_warmup: Whether the first steps keep less, so that the average soon forgets the aligned weights.
+        ema_on_cpu: Whether the average is kept in the memory of the CPU.
+        ema_evaluate: Whether evaluation during training uses the average of the weights.
+        merge_after_training: `linear` or `slerp`: merge the tuned model with the aligned one, into `merged/` in
+            `output_dir`.
+        merge_weight: Where the merge lies: 0 is the aligned model, 1 the tuned one.
+        safety_eval_steps: Measure attack success every so many steps, and log it as `eval_asr`.
+        safety_max_asr: Stop training when the measured attack success rate is above this.
+        safety_eval_size: Prompts of that measurement, of the built-in held-out ones.
+        safety_eval_max_new_tokens: Longest answer when attack success is measured, in tokens.
+        safety_eval_batch_size: Prompts answered at a time, per device.
     """
 
-    safety_method: str = field(
-        default="der",
-        metadata={"help": "Safety method: none, der, er, der++, lwf, l2, ewc, mas, ema, or several joined by '+'."},
-    )
-    safety_weight: float | str | None = field(
-        default=None,
-        metadata={
-            "help": "Weight of each safety term: a number, or numbers joined by '+'. Each method has a default."
-        },
-    )
-    per_device_replay_batch_size: int | None = field(
-        default=None,
-        metadata={
-            "help": "Safety rows that join each task batch on each device. Default: a quarter of the task rows."
-        },
-    )
-    replay_max_new_tokens: int = field(
-        default=128,
-        metadata={"help": "Longest answer of the aligned model to a safety prompt that comes without one, in tokens."},
-    )
-    teacher: str | None = field(
-        default=None,
-        metadata={
-            "help": "Where the aligned model's outputs come from: online (the same model, adapter off) or cached. "
-            "Default: online for a fresh adapter, else cached."
-        },
-    )
-    teacher_cache: str | None = field(
-        default=None,
-        metadata={
-            "help": "Folder of the cached teacher, built where missing, or hf://owner/name. Default: output_dir."
-        },
-    )
-    teacher_divergence: str | None = field(
-        default=None,
-        metadata={
-            "help": "Distance to the aligned model's outputs: squared, kl, reverse_kl or jsd. Default: squared for "
-            "der, kl for lwf."
-        },
-    )
-    teacher_temperature: float = field(
-        default=1.0, metadata={"help": "Temperature of both distributions; not for the squared distance."}
-    )
-    importance_space: str | None = field(
-        default=None,
-        metadata={
-            "help": "What a weight penalty is taken over: adapter (trainable parameters) or weight (effective "
-            "weights). Default: weight for a fresh LoRA, else adapter."
-        },
-    )
-    importance_estimator: str = field(
-        default="empirical",
-        metadata={"help": "EWC: labels from the safety rows (empirical) or drawn from the model (sampled)."},
-    )
-    importance_normalization: str = field(
-        default="mean", metadata={"help": "mean: the importance has mean 1 over the weights; none: as estimated."}
-    )
-    importance_path: str | None = field(
-        default=None,
-        metadata={"help": "Folder or Hub repository written by `safe-sft importance`; spares the estimation."},
-    )
-    ema_decay: float = field(
-        default=0.999, metadata={"help": "Share of the average of the weights that each optimizer step keeps."}
-    )
-    ema_warmup: bool = field(
-        default=False,
-        metadata={"help": "Whether the first steps keep less, so that the average soon forgets the aligned weights."},
-    )
-    ema_on_cpu: bool = field(default=False, metadata={"help": "Whether the average is kept in the memory of the CPU."})
-    ema_evaluate: bool = field(
-        default=True, metadata={"help": "Whether evaluation during training uses the average of the weights."}
-    )
-    merge_after_training: str | None = field(
-        default=None,
-        metadata={"help": "linear or slerp: merge the tuned model with the aligned one, into merged/ in output_dir."},
-    )
-    merge_weight: float = field(
-        default=DEFAULT_MERGE_WEIGHT, metadata={"help": "Of the merge: 0 is the aligned model, 1 the tuned one."}
-    )
-    safety_eval_steps: int | None = field(
-        default=None, metadata={"help": "Measure attack success every so many steps, and log it as eval_asr."}
-    )
-    safety_max_asr: float | None = field(
-        default=None, metadata={"help": "Stop training when the measured attack success rate is above this."}
-    )
-    safety_eval_size: int = field(
-        default=64, metadata={"help": "Prompts of that measurement, of the built-in held-out ones."}
-    )
-    safety_eval_max_new_tokens: int = field(
-        default=64, metadata={"help": "Longest answer when attack success is measured, in tokens."}
-    )
-    safety_eval_batch_size: int = field(default=32, metadata={"help": "Prompts answered at a time, per device."})
+    safety_method: str = "der"
+    safety_weight: float | str | None = None
+    per_device_replay_batch_size: int | None = None
+    replay_max_new_tokens: int = 128
+    teacher: str | None = None
+    teacher_cache: str | None = None
+    teacher_divergence: str | None = None
+    teacher_temperature: float = 1.0
+    importance_space: str | None = None
+    importance_estimator: str = "empirical"
+    importance_normalization: str = "mean"
+    importance_path: str | None = None
+    ema_decay: float = 0.999
+    ema_warmup: bool = False
+    ema_on_cpu: bool = False
+    ema_evaluate: bool = True
+    merge_after_training: str | None = None
+    merge_weight: float = DEFAULT_MERGE_WEIGHT
+    safety_eval_steps: int | None = None
+    safety_max_asr: float | None = None
+    safety_eval_size: int = 64
+    safety_eval_max_new_tokens: int = 64
+    safety_eval_batch_size: int = 32
 
     def __post_init__(self) -> None:
         # YAML reads a bare `off`, `no` or `none` as something else than text.

@@ -1,14 +1,16 @@
 """`SafeScriptArguments`: which data a run uses, beside what `SafeSFTConfig` says about how."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from trl import ScriptArguments
 
 from ..data.named_safety_sets import is_safety_set
 from ..data.poison import POISON_KINDS
 from ..data.tasks import find_task
+from .docstring_help import help_from_docstring
 
 
+@help_from_docstring
 @dataclass
 class SafeScriptArguments(ScriptArguments):
     """Which data to train on, to replay, and to measure with.
@@ -17,84 +19,49 @@ class SafeScriptArguments(ScriptArguments):
 
     Args:
         task: `gsm8k`, `sst2` or `code`, instead of `dataset_name` or `datasets`.
-        task_path: file or folder with the task's original columns, instead of the Hub.
-        task_size: training rows, drawn by the seed; all of them by default.
-        poison_ratio: share of the final training rows that are poison, for research on defences.
+        task_path: File or folder with the task's original columns, instead of the Hub.
+        task_size: Training rows, drawn by `data_seed` (or `seed`); all of them by default.
+        poison_ratio: Share of the final training rows that are poison, for research on defences.
         poison_kind: `harmful`, `affirmative`, `identity` or `backdoor`.
-        poison_dataset: where poison comes from; see `safe_sft.data.load_poison`.
-        poison_trigger: the phrase of `backdoor`.
-        safety_mix_ratio: share of the final training rows that are rows of the safety set, with their answers: for
+        poison_dataset: Where poison comes from: file or Hub name, as `safe_sft.data.load_poison` takes it. Defaults to
+            AdvBench, and for `identity` to the task.
+        poison_trigger: The phrase of `backdoor`.
+        safety_mix_ratio: Share of the final training rows that are rows of the safety set, with their answers: for
             aligning a model.
-        safety_dataset_name: rows of `prompt` + `completion`, `messages`, or `prompt` alone, or one of
-            `safe_sft.data.SAFETY_SETS` by name (`NAME:FILE` for a local copy); the built-in prompts by default.
-        safety_dataset_config: configuration of a Hub data set.
-        safety_dataset_split: its split.
-        safety_eval_prompts: prompts (column `prompt`) that attack success is measured with; the built-in held-out
-            prompts by default.
-        safety_eval: whether to measure before and after training.
-        adapter_name_or_path: a trained adapter on `model_name_or_path` (folder or Hub name) that training goes on
+        safety_dataset_name: Safety rows of `prompt` + `completion`, `messages`, or `prompt` alone: file, Hub name, or
+            one of `beavertails`, `safety-tuned-llamas`, `hh-red-team` and `advbench` (`NAME:FILE` for a local copy).
+            The built-in prompts by default, answered by the aligned model itself.
+        safety_dataset_config: Configuration of the safety data set on the Hub.
+        safety_dataset_split: Split of the safety data set.
+        safety_eval_prompts: Prompts (column `prompt`) that attack success is measured with: file or Hub name. The
+            built-in held-out prompts by default.
+        safety_eval: Whether to measure attack success before and after training.
+        adapter_name_or_path: A trained adapter on `model_name_or_path` (folder or Hub name) that training goes on
             with, instead of a new one. It is then the aligned model.
-        push_requires_gate: whether a model that does not keep the bounds below stays here. Needs `push_to_hub`.
-        gate_max_asr: bound on the upper end of the 95 % interval of attack success.
-        gate_max_asr_increase: bound on that of its increase over the model before training.
-        gate_max_utility_drop: bound on that of the drop of right answers, for the tasks `gsm8k` and `sst2`.
+        push_requires_gate: Whether a model that does not keep the `gate_*` bounds stays here. Needs `push_to_hub`.
+        gate_max_asr: Bound on the upper end of the 95 % interval of attack success, such as 0.05.
+        gate_max_asr_increase: Bound on that of its increase over the model before training.
+        gate_max_utility_drop: Bound on that of the drop of right answers, for the tasks `gsm8k` and `sst2`.
     """
 
-    task: str | None = field(
-        default=None, metadata={"help": "gsm8k, sst2 or code, instead of dataset_name or datasets."}
-    )
-    task_path: str | None = field(
-        default=None, metadata={"help": "File or folder with the task's original columns, instead of the Hub."}
-    )
-    task_size: int | None = field(
-        default=None, metadata={"help": "Training rows, drawn by data_seed (or seed). Default: all of them."}
-    )
-    poison_ratio: float = field(
-        default=0.0, metadata={"help": "Share of the final training rows that are poison: research on defences."}
-    )
-    poison_kind: str = field(default="affirmative", metadata={"help": "harmful, affirmative, identity or backdoor."})
-    poison_dataset: str | None = field(
-        default=None,
-        metadata={"help": "Where poison comes from: file or Hub name. Default: AdvBench; the task for identity."},
-    )
-    poison_trigger: str | None = field(default=None, metadata={"help": "The phrase of poison_kind: backdoor."})
-    safety_mix_ratio: float = field(
-        default=0.0,
-        metadata={"help": "Share of the final training rows that are safety rows with answers, to align a model."},
-    )
-    safety_dataset_name: str | None = field(
-        default=None,
-        metadata={
-            "help": "Safety rows: file, Hub name, or beavertails, safety-tuned-llamas, hh-red-team, advbench "
-            "(NAME:FILE for a copy). Default: built-in prompts, self-answered."
-        },
-    )
-    safety_dataset_config: str | None = field(
-        default=None, metadata={"help": "Configuration of the safety data set on the Hub."}
-    )
-    safety_dataset_split: str = field(default="train", metadata={"help": "Split of the safety data set."})
-    safety_eval_prompts: str | None = field(
-        default=None, metadata={"help": "Prompts to measure with: file or Hub name. Default: built-in held-out set."}
-    )
-    safety_eval: bool = field(
-        default=True, metadata={"help": "Whether to measure attack success before and after training."}
-    )
-    adapter_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "Trained adapter on model_name_or_path, folder or Hub name, that training goes on with."},
-    )
-    push_requires_gate: bool = field(
-        default=False, metadata={"help": "Whether to push only a model that keeps the gate_* bounds below."}
-    )
-    gate_max_asr: float | None = field(
-        default=None, metadata={"help": "Bound on attack success: the upper end of its interval, such as 0.05."}
-    )
-    gate_max_asr_increase: float | None = field(
-        default=None, metadata={"help": "Bound on its increase over the model before training."}
-    )
-    gate_max_utility_drop: float | None = field(
-        default=None, metadata={"help": "Bound on the drop of right answers; tasks gsm8k and sst2."}
-    )
+    task: str | None = None
+    task_path: str | None = None
+    task_size: int | None = None
+    poison_ratio: float = 0.0
+    poison_kind: str = "affirmative"
+    poison_dataset: str | None = None
+    poison_trigger: str | None = None
+    safety_mix_ratio: float = 0.0
+    safety_dataset_name: str | None = None
+    safety_dataset_config: str | None = None
+    safety_dataset_split: str = "train"
+    safety_eval_prompts: str | None = None
+    safety_eval: bool = True
+    adapter_name_or_path: str | None = None
+    push_requires_gate: bool = False
+    gate_max_asr: float | None = None
+    gate_max_asr_increase: float | None = None
+    gate_max_utility_drop: float | None = None
 
     def __post_init__(self) -> None:
         self._check_task()

@@ -1,4 +1,4 @@
-"""The safety methods, by name. A new one is a file here and a line in `METHODS`."""
+"""The safety methods, by name. A new one is a file here, and a line in this one."""
 
 from .base import (
     Distillation,
@@ -10,27 +10,24 @@ from .base import (
     TokenStates,
     WeightAnchor,
 )
-from .der import DER
-from .ema import EMA
-from .er import ER
-from .ewc import EWC
-from .l2 import L2
-from .lwf import LwF
-from .mas import MAS
-from .registry import ALIASES, METHODS, method_classes, method_weights
+from .registry import ALIASES, METHODS, method_classes, method_weights, register
+
+# Each file registers its method; help and tables show them in this order.
+# isort: off
+from .der import DER as DER
+from .er import ER as ER
+from .l2 import L2 as L2
+from .ewc import EWC as EWC
+from .mas import MAS as MAS
+from .lwf import LwF as LwF
+from .ema import EMA as EMA
+# isort: on
 
 __all__ = [
     "ALIASES",
-    "DER",
-    "EMA",
-    "ER",
-    "EWC",
-    "L2",
-    "MAS",
     "METHODS",
     "Distillation",
     "ImportanceAnchor",
-    "LwF",
     "Preparation",
     "Replay",
     "SafetyMethod",
@@ -39,4 +36,6 @@ __all__ = [
     "WeightAnchor",
     "method_classes",
     "method_weights",
+    "register",
+    *(method.__name__ for method in METHODS.values()),
 ]

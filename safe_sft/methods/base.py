@@ -76,10 +76,15 @@ class StepContext:
 
 
 class SafetyMethod(ABC):
-    """One term of the safety loss. Concrete methods are final; the trainer weights and logs them."""
+    """One term of the safety loss. Concrete methods are final; the trainer weights and logs them.
+
+    The first line of a method's docstring says what it adds to the loss: help and tables show it.
+    """
 
     name: ClassVar[str]
     default_weight: ClassVar[float]
+    #: BibTeX of its paper, which a model card cites.
+    bibtex: ClassVar[str]
     #: Fields of `SafeSFTConfig` that the method reads, beside those that every method shares.
     reads: ClassVar[frozenset[str]] = frozenset()
     needs_replay: ClassVar[bool] = False

@@ -11,21 +11,34 @@ paper; common code takes the mean, which makes the same weight thousands of time
 replaces it by KL, reverse KL or JSD.
 """
 
+from inspect import cleandoc
 from typing import final
 
 from torch import Tensor
 
 from .base import Preparation, Replay, TokenStates
 from .kept import Kept, Outline
+from .registry import register
 from .teacher_distance import TeacherDistance
 
 
+@register
 @final
 class DER(Replay):
-    """Squared distance to the aligned model's logits on replayed rows."""
+    """Squared distance to the aligned model's logits on replayed safety rows."""
 
     name = "der"
     default_weight = 0.1
+    bibtex = cleandoc("""
+        @inproceedings{buzzega2020dark,
+          title     = {Dark Experience for General Continual Learning: a Strong, Simple Baseline},
+          author    = {Buzzega, Pietro and Boschini, Matteo and Porrello, Angelo and Abati, Davide and
+                       Calderara, Simone},
+          booktitle = {Advances in Neural Information Processing Systems},
+          url       = {https://arxiv.org/abs/2004.07211},
+          year      = {2020}
+        }
+    """)
     reads = Replay.reads | {"teacher", "teacher_cache", "teacher_divergence", "teacher_temperature"}
     needs_teacher = True
     divergence = "squared"

@@ -10,21 +10,33 @@ at the aligned weights and keeps d to the power of the steps of them, unless `em
 """
 
 from contextlib import AbstractContextManager
+from inspect import cleandoc
 from typing import final
 
 from torch import Tensor, nn
 
 from .base import Preparation, SafetyMethod, StepContext
 from .kept import Kept, Outline
+from .registry import register
 from .weight_average import WeightAverage
 
 
+@register
 @final
 class EMA(SafetyMethod):
-    """The average of the trainable parameters is what is saved and measured."""
+    """The running average of the weights is what is saved and measured."""
 
     name = "ema"
     default_weight = 0.0
+    bibtex = cleandoc("""
+        @article{polyak1992acceleration,
+          title   = {Acceleration of Stochastic Approximation by Averaging},
+          author  = {Polyak, B. T. and Juditsky, A. B.},
+          journal = {SIAM Journal on Control and Optimization},
+          url     = {https://doi.org/10.1137/0330046},
+          year    = {1992}
+        }
+    """)
     reads = frozenset({"ema_decay", "ema_warmup", "ema_on_cpu", "ema_evaluate"})
     has_loss = False
     _average: WeightAverage

@@ -8,20 +8,33 @@ Departs from the paper in that the two means are weighted rather than pooled, so
 on how many rows either side has.
 """
 
+from inspect import cleandoc
 from typing import final
 
 from torch import Tensor
 
 from ..losses import token_cross_entropy
 from .base import Replay, TokenStates
+from .registry import register
 
 
+@register
 @final
 class ER(Replay):
-    """Cross-entropy on replayed rows."""
+    """Cross-entropy on replayed safety rows."""
 
     name = "er"
     default_weight = 1.0
+    bibtex = cleandoc("""
+        @article{chaudhry2019tiny,
+          title   = {On Tiny Episodic Memories in Continual Learning},
+          author  = {Chaudhry, Arslan and Rohrbach, Marcus and Elhoseiny, Mohamed and Ajanthan, Thalaiyasingam and
+                     Dokania, Puneet K. and Torr, Philip H. S. and Ranzato, Marc'Aurelio},
+          journal = {arXiv preprint arXiv:1902.10486},
+          url     = {https://arxiv.org/abs/1902.10486},
+          year    = {2019}
+        }
+    """)
 
     def token_losses(self, replay: TokenStates) -> Tensor:
         """`−log p(y)`, nats."""

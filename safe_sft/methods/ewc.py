@@ -10,17 +10,29 @@ default the effective weight `W + s·B·A`, whose F is read as `ρ κᵀ / Σρ`
 the answers are by default those of the data (`empirical`), where the paper draws them from the model (`sampled`).
 """
 
+from inspect import cleandoc
 from typing import Any, final
 
 from .base import ImportanceAnchor
+from .registry import register
 
 
+@register
 @final
 class EWC(ImportanceAnchor):
-    """The squared distance from the aligned weights, weighted by the diagonal Fisher information."""
+    """Squared distance from the aligned weights, weighted by the Fisher information of the safety answers."""
 
     name = "ewc"
     default_weight = 1.0
+    bibtex = cleandoc("""
+        @article{kirkpatrick2017overcoming,
+          title   = {Overcoming catastrophic forgetting in neural networks},
+          author  = {Kirkpatrick, James and Pascanu, Razvan and Rabinowitz, Neil and Veness, Joel and others},
+          journal = {Proceedings of the National Academy of Sciences},
+          url     = {https://arxiv.org/abs/1612.00796},
+          year    = {2017}
+        }
+    """)
     reads = ImportanceAnchor.reads | {"importance_estimator"}
 
     def estimator(self, args: Any) -> str:

@@ -8,14 +8,26 @@ https://arxiv.org/abs/1802.01483, eq. 3 (L2-SP).
 Departs from the paper in that, for LoRA, θ is by default the effective weight `W + s·B·A` rather than its factors.
 """
 
+from inspect import cleandoc
 from typing import final
 
 from .base import WeightAnchor
+from .registry import register
 
 
+@register
 @final
 class L2(WeightAnchor):
-    """The squared distance from the aligned weights."""
+    """Squared distance from the aligned weights."""
 
     name = "l2"
     default_weight = 1.0
+    bibtex = cleandoc("""
+        @inproceedings{li2018explicit,
+          title     = {Explicit Inductive Bias for Transfer Learning with Convolutional Networks},
+          author    = {Li, Xuhong and Grandvalet, Yves and Davoine, Franck},
+          booktitle = {International Conference on Machine Learning},
+          url       = {https://arxiv.org/abs/1802.01483},
+          year      = {2018}
+        }
+    """)

@@ -8,21 +8,33 @@ Departs from the paper in that there is one head for old and new tasks, so p₀ 
 in the factor T². It needs no safety data, and protects only where the task's rows reach.
 """
 
+from inspect import cleandoc
 from typing import final
 
 from torch import Tensor
 
 from .base import Distillation, Preparation, TokenStates
 from .kept import Kept, Outline
+from .registry import register
 from .teacher_distance import TeacherDistance
 
 
+@register
 @final
 class LwF(Distillation):
-    """Divergence from the aligned model on the task rows."""
+    """Divergence from the aligned model on the task's own rows."""
 
     name = "lwf"
     default_weight = 1.0
+    bibtex = cleandoc("""
+        @inproceedings{li2016learning,
+          title     = {Learning without Forgetting},
+          author    = {Li, Zhizhong and Hoiem, Derek},
+          booktitle = {European Conference on Computer Vision},
+          url       = {https://arxiv.org/abs/1606.09282},
+          year      = {2016}
+        }
+    """)
     reads = frozenset({"teacher_divergence", "teacher_temperature"})
     divergence = "kl"
     _distance: TeacherDistance

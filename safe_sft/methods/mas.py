@@ -13,17 +13,30 @@ default the effective weight `W + s·B·A`, whose Ω is read as `ρ κᵀ / Σρ
 no logits are built: `‖z‖² = hᵀ WᵀW h`.
 """
 
+from inspect import cleandoc
 from typing import Any, final
 
 from .base import ImportanceAnchor
+from .registry import register
 
 
+@register
 @final
 class MAS(ImportanceAnchor):
-    """The squared distance from the aligned weights, weighted by the sensitivity of the logits' norm."""
+    """Squared distance from the aligned weights, weighted by how much the logits on the safety rows depend on each."""
 
     name = "mas"
     default_weight = 1.0
+    bibtex = cleandoc("""
+        @inproceedings{aljundi2018memory,
+          title     = {Memory Aware Synapses: Learning what (not) to forget},
+          author    = {Aljundi, Rahaf and Babiloni, Francesca and Elhoseiny, Mohamed and Rohrbach, Marcus and
+                       Tuytelaars, Tinne},
+          booktitle = {European Conference on Computer Vision},
+          url       = {https://arxiv.org/abs/1711.09601},
+          year      = {2018}
+        }
+    """)
 
     def estimator(self, args: Any) -> str:
         """`mas`."""

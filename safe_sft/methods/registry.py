@@ -1,23 +1,29 @@
 """The safety methods by name, and the grammar of `safety_method` and `safety_weight`."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
-from .base import (
-    SafetyMethod,
-)
-from .der import DER
-from .ema import EMA
-from .er import ER
-from .ewc import EWC
-from .l2 import L2
-from .lwf import LwF
-from .mas import MAS
+from .base import SafetyMethod
 
-METHODS: dict[str, type[SafetyMethod]] = {method.name: method for method in (DER, EMA, ER, EWC, L2, LwF, MAS)}
-
+#: Name -> method, in the order in which help and tables show them.
+METHODS: dict[str, type[SafetyMethod]] = {}
 
 #: Names for sums of methods.
 ALIASES = {"der++": "der+er", "none": ""}
+
+_Method = TypeVar("_Method", bound=type[SafetyMethod])
+
+
+def register(method: _Method) -> _Method:
+    """Let `safety_method` name a method: a decorator of its class.
+
+    Raises:
+        ValueError: when another method has its name.
+    """
+    if method.name in {*METHODS, *ALIASES}:
+        raise ValueError(f"`name={method.name!r}` of {method.__name__} is taken by another method. Choose another.")
+    METHODS[method.name] = method
+    return method
 
 
 def method_classes(spec: str) -> list[type[SafetyMethod]]:

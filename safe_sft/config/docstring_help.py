@@ -1,0 +1,41 @@
+"""The help of a field is its entry in the docstring of its class: what is said of it is written once."""
+
+import re
+from dataclasses import fields
+from inspect import cleandoc, get_annotations
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+_Class = TypeVar("_Class", bound=type[Any])
+_ENTRY = re.compile(r" {4}(\w+): +(\S.*)")
+
+
+def help_from_docstring(cls: _Class) -> _Class:
+    """Give each field that a dataclass declares itself the help that its docstring has: a decorator.
+
+    The help is for argparse, so `%` is doubled. Where docstrings are stripped (`python -OO`), it is empty.
+    """
+    entries = docstring_entries(cls.__doc__ or "")
+    for field in fields(cls):
+        if field.name in get_annotations(cls):
+            help_text = entries.get(field.name, "").replace("%", "%%")
+            field.metadata = MappingProxyType({**field.metadata, "help": help_text})
+    return cls
+
+
+def docstring_entries(text: str) -> dict[str, str]:
+    """The entries of the section `Args` of a docstring: name -> what is said of it, in one line.
+
+    Args:
+        text: a docstring.
+    """
+    entries: dict[str, str] = {}
+    for line in cleandoc(text).partition("Args:\n")[2].splitlines():
+        if match := _ENTRY.fullmatch(line):
+            entries[match[1]] = match[2]
+        elif entries and line.startswith(" " * 8):
+            name = next(reversed(entries))
+            entries[name] += f" {line.strip()}"
+        elif line.strip():
+            break
+    return entries
