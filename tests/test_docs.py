@@ -24,6 +24,7 @@ from safe_sft.cli import plan
 from safe_sft.cli.main import COMMANDS, RECIPE_COMMANDS
 from safe_sft.cli.recipe_arguments import make_parser
 from safe_sft.config.recipes import read_recipe, split_recipe
+from safe_sft.methods.listing import methods_table
 from tests.conftest import make_model, make_tokenizer, task_rows
 from tests.hub.server import TOKEN, FakeHub
 
@@ -158,6 +159,10 @@ def test_the_reference_names_what_there_is():
     for name in names:
         module, _, attribute = name.rpartition(".")
         assert hasattr(import_module(module), attribute), f"there is no {name}"
+
+
+def test_the_readme_shows_the_methods_there_are():
+    assert f"\n\n{methods_table()}\n\n" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", METHODS)

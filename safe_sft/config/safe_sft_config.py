@@ -39,7 +39,7 @@ class SafeSFTConfig(SFTConfig):
     A field that the chosen method does not read must keep its default.
 
     Args:
-        safety_method: A safety method by name, or several joined by `+`, such as `der+l2`; `none` is plain fine-tuning.
+        safety_method: Name of a safety method, or several joined by `+`, such as `der+l2`; `none` is plain SFT.
         safety_weight: Weight of each term: a number, `"0.5+0.05"` or a list. Each method has a default.
         per_device_replay_batch_size: Safety rows that join each task batch on each device. Defaults to a quarter of
             `per_device_train_batch_size`.

@@ -14,7 +14,7 @@ from trl import ModelConfig
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data.files import FILE_BUILDERS
 from ..data.tasks import TASKS
-from ..methods.registry import METHODS
+from ..methods.registry import ALIASES, METHODS
 from .data import assumed_rows, count_safety_rows
 from .gpus import GPUS, OVERHEAD_BYTES, UTILIZATION, find_gpu, memory_of
 from .plan import Plan, make_plan
@@ -105,7 +105,7 @@ def write_recipe(model: str, data: str, gpu: str, method: str, path: str = "reci
         .render(
             chosen | _as_yaml(chosen) | _what_fits(setting, plan),
             data_field="task" if data in TASKS else "dataset_name",
-            methods=["none", *METHODS],
+            methods=[*METHODS, *ALIASES],
             gpu=gpu,
             path=path,
             output_dir=json.dumps(f"outputs/{model.rstrip('/').split('/')[-1].lower()}-{method}"),

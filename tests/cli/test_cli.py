@@ -70,6 +70,12 @@ def test_train_from_a_recipe_with_an_override(folder, trained):
     assert {"safety/der", "safety/l2", "task_loss"} <= set(state["log_history"][1])
 
 
+def test_nothing_is_said_that_a_user_can_do_nothing_about(trained):
+    assert trained.returncode == 0, trained.stderr
+    for noise in ("Warning", "is deprecated", "gemm_4bit_forward"):
+        assert noise not in trained.stderr
+
+
 def test_evaluate_what_was_trained(folder, trained):
     assert trained.returncode == 0, trained.stderr
     result = run(
