@@ -22,12 +22,12 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None and args.output.exists() and not args.force:
         raise FileExistsError(f"'{args.output}' exists. Give another `--output`, or `--force` to overwrite it.")
     from ..planning.write_recipe import write_recipe
+    from ..storage.writing import write_text
 
     text = write_recipe(args.model, args.data, args.gpu, args.method, str(args.output or "recipe.yaml"))
     if args.output is None:
         sys.stdout.write(text)
         return 0
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(text, encoding="utf-8")
+    write_text(args.output, text)
     print(f"Wrote {args.output}\nNext: safe-sft plan --config {args.output}")
     return 0

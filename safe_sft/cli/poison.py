@@ -6,7 +6,6 @@ A column `poisoned` tells the rows apart. Training does the same on the fly with
 """
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +70,9 @@ def _write(rows: Any, path: Path) -> None:
         raise ValueError(
             f"`--output {path}` cannot hold chat messages: CSV has texts alone. Choose .jsonl or .parquet."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    from ..storage.writing import complete_file
+
+    with complete_file(path) as temporary:
         if path.suffix == ".csv":
             rows.to_csv(temporary)
         elif path.suffix == ".parquet":
@@ -81,6 +80,3 @@ def _write(rows: Any, path: Path) -> None:
         else:
             is_list = path.suffix == ".json"  # `datasets` writes a list in one batch only
             rows.to_json(temporary, len(rows) if is_list else None, lines=not is_list, force_ascii=False)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,11 +1,15 @@
 """The final training set: the task's rows, some of them replaced by poison or by safety rows."""
 
-from collections.abc import Sequence
-from typing import Any
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
-from .forms import FORM_COLUMNS, completion_of, make_row, row_form
+from .forms import FORM_COLUMNS, Form, completion_of, make_row, row_form
 from .poison import Poison
 from .safety_rows import SafetyRow
+
+Row = dict[str, Any]
 
 #: Column that tells poisoned rows from clean ones.
 POISONED = "poisoned"
@@ -45,28 +49,64 @@ def mix(
     """
     if size is None and not poison_ratio and not safety_ratio:
         return task
+    drawn = _draw(task, size, seed)
+    poisoned = _Share("poison_ratio", poison_ratio, POISONED, partial(_poisoned_rows, poison, poison_ratio))
+    safe = _Share("safety_mix_ratio", safety_ratio, FROM_SAFETY_SET, partial(_safety_rows, safety))
+    return _replace(drawn, [share for share in (poisoned, safe) if share.ratio], seed)
+
+
+class _Share(NamedTuple):
+    """A share of the final rows that takes the place of rows of the task.
+
+    Attributes:
+        option: what a recipe calls it.
+        ratio: of the final rows.
+        mark: column that tells its rows.
+        rows: makes them, of the rows that they replace, their form and a seed.
+    """
+
+    option: str
+    ratio: float
+    mark: str
+    rows: Callable[[Any, Form, int], list[Row]]
+
+    def of(self, total: int) -> int:
+        """How many rows it is.
+
+        Raises:
+            ValueError: when it is none.
+        """
+        count = round(self.ratio * total)
+        if not count:
+            raise ValueError(
+                f"`{self.option}={self.ratio:g}` of {total} rows is less than one row. Raise it, or use more rows."
+            )
+        return count
+
+
+def _draw(task: Any, size: int | None, seed: int) -> Any:
     total = len(task) if size is None else size
     if total > len(task):
         raise ValueError(
             f"`task_size={size}` is more than the {len(task)} rows of the data. Lower it, or leave it out."
         )
-    drawn = task.shuffle(seed=seed).select(range(total))
-    poisoned = _count(poison_ratio, total, "poison_ratio")
-    safe = _count(safety_ratio, total, "safety_mix_ratio")
-    if not poisoned and not safe:
+    return task.shuffle(seed=seed).select(range(total))
+
+
+def _replace(drawn: Any, shares: Sequence[_Share], seed: int) -> Any:
+    """`drawn` with the rows of each share in the place of its last ones, shuffled; without shares, as it is."""
+    if not shares:
         return drawn
-    form, kept = row_form(task), total - poisoned - safe
-    marks: dict[str, list[dict[str, Any]]] = {}
-    if poisoned:
-        if poison is None:
-            raise ValueError(f"`poison_ratio={poison_ratio:g}` has no poison to draw from. Pass `load_poison(...)`.")
-        marks[POISONED] = poison.rows(drawn.select(range(kept, kept + poisoned)), form, seed)
-    if safe:
-        marks[FROM_SAFETY_SET] = _safety_rows(safety, safe, form, seed)
-    return _joined(drawn.select(range(kept)), marks, FORM_COLUMNS[form]).shuffle(seed=seed)
+    counts = [share.of(len(drawn)) for share in shares]
+    form, kept = row_form(drawn), len(drawn) - sum(counts)
+    added, start = {}, kept
+    for share, count in zip(shares, counts, strict=True):
+        added[share.mark] = share.rows(drawn.select(range(start, start + count)), form, seed)
+        start += count
+    return _joined(drawn.select(range(kept)), added, FORM_COLUMNS[form]).shuffle(seed=seed)
 
 
-def _joined(clean: Any, added: dict[str, list[dict[str, Any]]], columns: tuple[str, ...]) -> Any:
+def _joined(clean: Any, added: dict[str, list[Row]], columns: tuple[str, ...]) -> Any:
     """`clean` and the rows of each mark, told apart by a column of that name; other columns are empty in them."""
     from datasets import Dataset, Features, Value, concatenate_datasets
 
@@ -80,20 +120,15 @@ def _joined(clean: Any, added: dict[str, list[dict[str, Any]]], columns: tuple[s
     return concatenate_datasets([clean, Dataset.from_list(rows, features=features)])
 
 
-def _count(share: float, total: int, name: str) -> int:
-    count = round(share * total)
-    if share and not count:
-        raise ValueError(f"`{name}={share:g}` of {total} rows is less than one row. Raise it, or use more rows.")
-    return count
+def _poisoned_rows(poison: Poison | None, ratio: float, replaced: Any, form: Form, seed: int) -> list[Row]:
+    if poison is None:
+        raise ValueError(f"`poison_ratio={ratio:g}` has no poison to draw from. Pass `load_poison(...)`.")
+    return poison.rows(replaced, form, seed)
 
 
-def _safety_rows(safety: Sequence[SafetyRow], count: int, form: Any, seed: int) -> list[dict[str, Any]]:
-    """`count` of the safety rows that have answers, none of them twice."""
-    import random
-
-    if not count:
-        return []
-    answered = [row for row in safety if row.completion is not None]
+def _safety_rows(safety: Sequence[SafetyRow], replaced: Any, form: Form, seed: int) -> list[Row]:
+    """As many of the safety rows that have answers as are replaced, none of them twice."""
+    count, answered = len(replaced), [row for row in safety if row.completion is not None]
     if count > len(answered):
         raise ValueError(
             f"`safety_mix_ratio` asks for {count} safety rows with answers, and the safety set has {len(answered)} "

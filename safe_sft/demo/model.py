@@ -2,8 +2,7 @@
 
 import hashlib
 import os
-import shutil
-import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, ProgressCallback, Trainer, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from ..storage.folders import complete_folder
 from . import world as world_module
 from .world import World
 
@@ -33,13 +33,8 @@ def aligned_model(world: World, seed: int) -> Path:
     folder = _cache() / f"aligned-{digest.hexdigest()[:16]}"
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        finished = _train(world, seed, Path(scratch))
-        try:
-            os.replace(finished, folder)
-        except OSError:  # another process was faster
-            shutil.rmtree(finished)
+    with suppress(FileExistsError), complete_folder(folder, overwrite=False) as finished:  # unless another was faster
+        _train(world, seed, finished)
     return folder
 
 
@@ -47,7 +42,7 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "safe_sft"
 
 
-def _train(world: World, seed: int, scratch: Path) -> Path:
+def _train(world: World, seed: int, folder: Path) -> None:
     tokenizer = make_tokenizer(
         [m["content"] for row in world.alignment + world.task for m in row["prompt"] + row["completion"]]
     )
@@ -68,7 +63,7 @@ def _train(world: World, seed: int, scratch: Path) -> Path:
         )
     )
     args = SFTConfig(
-        str(scratch / "run"),
+        str(folder),
         per_device_train_batch_size=64,
         num_train_epochs=5,
         learning_rate=3e-3,
@@ -83,9 +78,7 @@ def _train(world: World, seed: int, scratch: Path) -> Path:
     keep_the_bar_alone(trainer)
     print("Training the aligned model, once …", flush=True)
     trainer.train()
-    finished = scratch / "model"
-    trainer.save_model(str(finished))
-    return finished
+    trainer.save_model()
 
 
 def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:

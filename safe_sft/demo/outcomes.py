@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation import Rate
+from ..storage.writing import complete_file
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def plot_outcomes(outcomes: Sequence[Outcome], path: Path) -> None:
         panel.set_ylim(0, 1.12)
         panel.spines[["top", "right"]].set_visible(False)
     figure.suptitle("Fine-tuning on data with 10 % poison: 95 % intervals", fontsize=11)
-    figure.savefig(path, dpi=150)
+    with complete_file(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
 
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:

@@ -1,12 +1,10 @@
 """The demo: the same poisoned fine-tuning by several methods, measured alike."""
 
-import json
 import os
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from datasets import Dataset
@@ -18,16 +16,17 @@ from ..config.safe_sft_config import SafeSFTConfig
 from ..data import prompt_token_ids
 from ..evaluation import Rate, load_model, measure_asr
 from ..models.generation import generate
-from ..storage.writing import write_text
+from ..storage.folders import complete_folder
+from ..storage.writing import complete_file, write_json
 from ..trainer.safe_sft_trainer import SafeSFTTrainer
 from .model import QUIET, aligned_model, keep_the_bar_alone
 from .outcomes import Outcome
 from .world import World, make_world
 
-METHODS = ("none", "l2", "er", "der")
+DEMO_METHODS = ("none", "l2", "er", "der")
 
 
-def run_demo(output: str | os.PathLike[str], seed: int = 0, methods: Sequence[str] = METHODS) -> list[Outcome]:
+def run_demo(output: str | os.PathLike[str], seed: int = 0, methods: Sequence[str] = DEMO_METHODS) -> list[Outcome]:
     """Build (or take from the cache) the aligned model, fine-tune it by each method, write what came of it.
 
     Args:
@@ -42,19 +41,20 @@ def run_demo(output: str | os.PathLike[str], seed: int = 0, methods: Sequence[st
     from .outcomes import plot_outcomes
 
     folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
     # More threads than one gain nothing for a model of this size, and cost minutes where the cores are shared.
     torch.set_num_threads(1)
     world = make_world(seed)
     path = aligned_model(world, seed)
-    shutil.copytree(path, folder / "aligned", dirs_exist_ok=True)
-    Dataset.from_list(world.task).to_json(folder / "task.jsonl")
+    with complete_folder(folder / "aligned", overwrite=True) as copy:
+        shutil.copytree(path, copy, dirs_exist_ok=True)
+    with complete_file(folder / "task.jsonl") as temporary:
+        Dataset.from_list(world.task).to_json(temporary)
     model, tokenizer = load_model(str(path), dtype="float32")
     outcomes = [measure("aligned", model, tokenizer, world, 0.0)]
     for method in methods:
         print(f"Fine-tuning with safety_method={method} …", flush=True)
         outcomes.append(fine_tune(method, path, world, folder, seed))
-        _write_json(folder / "results.json", {"seed": seed, "outcomes": [o.as_dict() for o in outcomes]})
+        write_json(folder / "results.json", {"seed": seed, "outcomes": [o.as_dict() for o in outcomes]})
     plot_outcomes(outcomes, folder / "demo.png")
     return outcomes
 
@@ -98,7 +98,3 @@ def measure(
     answers = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     right = sum(answer.strip() == truth for answer, (_, truth) in zip(answers, world.task_test, strict=True))
     return Outcome(method, harmful.asr, harmless.refusal, Rate(right, len(prompts)), seconds)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_text(path, json.dumps(content, indent=2) + "\n")

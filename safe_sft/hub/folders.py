@@ -5,13 +5,13 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar, final
 
-from ..storage.names import IMPORTANCE_FILE, TEACHER_FILES, TEACHER_INDEX, teacher_part
+from ..models.folders import ADAPTER_CONFIG, MODEL_CONFIG
+from ..storage.names import CARD, IMPORTANCE_FILE, TEACHER_FILES, TEACHER_INDEX, teacher_part
 from ..storage.writing import write_text
 from .card import with_repository
 from .templates import render
 
-CARD = "README.md"
-_MODEL_FILES = ("config.json", "adapter_config.json")
+_MODEL_FILES = (MODEL_CONFIG, ADAPTER_CONFIG)
 
 
 class PushableFolder(ABC):

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..storage.writing import write_json
+from ..storage.names import CARD
+from ..storage.writing import write_json, write_text
 from ..version import __version__
 
 MERGE_CONFIG = "merge_config.json"
-CARD = "README.md"
 
 _FORMULAS = {
     "linear": "`(1 − t)·aligned + t·tuned`, tensor by tensor",
@@ -27,7 +27,7 @@ def write_record(folder: Path, arguments: dict[str, Any], library: str) -> None:
     """
     record = {"safe_sft_version": __version__, **arguments}
     write_json(folder / MERGE_CONFIG, record)
-    (folder / CARD).write_text(_card(record, library), encoding="utf-8")
+    write_text(folder / CARD, _card(record, library))
 
 
 def _card(record: dict[str, Any], library: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..storage.hub import upload
+from ..storage.hub import Destination, upload
 from .folders import ModelFolder, open_folder
 from .safety import failed_checks, read_safety
 
@@ -35,18 +35,17 @@ def push_folder(
         ValueError: when the folder holds nothing that is known, or a model that failed its gate.
     """
     folder = open_folder(path)
-    failed = failed_checks(read_safety(path) or {}) if isinstance(folder, ModelFolder) else []
-    if failed and not ignore_gate:
+    if isinstance(folder, ModelFolder):
+        _check_gate(path, ignore_gate)
+    folder.write_card(repo)
+    message = f"Upload {folder.kind} with safe_sft"
+    return upload(folder.path, Destination(repo, private), only=folder.files, also=include, message=message)
+
+
+def _check_gate(path: str | Path, ignore: bool) -> None:
+    failed = failed_checks(read_safety(path) or {})
+    if failed and not ignore:
         raise ValueError(
             f"The model in '{path}' failed its safety gate: {' '.join(failed)} Push it anyway with `--ignore_gate`; "
             "its card says that it failed."
         )
-    folder.write_card(repo)
-    return upload(
-        folder.path,
-        repo,
-        private=private,
-        only=folder.files,
-        also=include,
-        message=f"Upload {folder.kind} with safe_sft",
-    )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..storage.writing import write_text
+from ..storage.writing import write_json
 
 if TYPE_CHECKING:
     from .facts import RunFacts
@@ -23,8 +23,7 @@ def write_safety(folder: str | os.PathLike[str], measured: Mapping[str, Any], fa
         facts: how the model was made.
     """
     path = Path(folder) / SAFETY_FILE
-    content = {**measured, "run": facts.as_dict()}
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n")
+    write_json(path, {**measured, "run": facts.as_dict()}, default=str)
     return path
 
 

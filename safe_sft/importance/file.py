@@ -118,7 +118,6 @@ class Importance:
         Numbers are stored in bfloat16: its three digits are finer than the spread of any estimate, at half the size.
         """
         path = Path(folder) / IMPORTANCE_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
         header = {**asdict(self.provenance), "normalization": self.normalization, "factor": self.factor}
         tensors = {name: value.to(torch.bfloat16) for name, value in self.tensors.items()}
         write_tensors(path, tensors, {_HEADER: json.dumps(header, sort_keys=True)})

@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
-from ..storage.writing import write_tensors
+from ..storage.writing import remove_unfinished, write_tensors
 
 
 class PartialSums:
@@ -26,6 +26,7 @@ class PartialSums:
 
     def load(self, sums: dict[str, Tensor]) -> int:
         """Put the saved sums into `sums`; returns the batches that are done (0 where there is nothing to take up)."""
+        remove_unfinished(self._path)
         if not self._path.is_file():
             return 0
         with safe_open(self._path, "pt") as file:
@@ -39,6 +40,5 @@ class PartialSums:
     def step(self, sums: dict[str, Tensor], batches: int) -> None:
         """Save now and then, in one piece or not at all."""
         if time.monotonic() - self._saved >= self._seconds:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             write_tensors(self._path, sums, {"request": self._request, "batches": str(batches)})
             self._saved = time.monotonic()

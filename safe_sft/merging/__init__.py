@@ -1,8 +1,8 @@
 """The tuned model merged back with the aligned one: linear, SLERP and task arithmetic, and the running average."""
 
 from ..methods.weight_average import WeightAverage
-from .functions import METHODS, linear, slerp, task_arithmetic
+from .functions import MERGE_METHODS, linear, slerp, task_arithmetic
 from .merge import merge
 from .weights import MergeWeights
 
-__all__ = ["METHODS", "MergeWeights", "WeightAverage", "linear", "merge", "slerp", "task_arithmetic"]
+__all__ = ["MERGE_METHODS", "MergeWeights", "WeightAverage", "linear", "merge", "slerp", "task_arithmetic"]

@@ -4,15 +4,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from pathlib import Path
 from typing import final
 
 import torch
 from torch import Tensor
 
-from ..models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_json
+from ..models.folders import ADAPTER_WEIGHTS, same_model
 from .checkpoint import Checkpoint, SafetensorsFiles, TensorSource
 from .embeddings import embedding_names
+from .side import Side
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _ALTERING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True)
-class LoraPair:
+class FactorKeys:
     """`scaling · B · A` of one layer, by the keys of its factors.
 
     Attributes:
@@ -46,26 +46,25 @@ class Adapter:
     """A plain LoRA adapter in a folder.
 
     Args:
-        folder: with `adapter_config.json` and `adapter_model.safetensors`.
-        label: how the user called it.
+        side: with `adapter_config.json` and `adapter_model.safetensors`.
 
     Raises:
         FileNotFoundError: when it has no safetensors.
         ValueError: when its effective weight is not `W + s·B·A`.
     """
 
-    def __init__(self, folder: Path, label: str):
-        self.folder, self.label = folder, label
-        self.config = read_json(folder / ADAPTER_CONFIG)
+    def __init__(self, side: Side):
+        self.side, self.label, self.config = side, side.label, side.adapter_config
+        folder = side.folder
         if not (folder / ADAPTER_WEIGHTS).is_file():
             raise FileNotFoundError(
-                f"The adapter '{label}' has no {ADAPTER_WEIGHTS} (looked in {folder}). Load it with PEFT and save it "
-                "with `save_pretrained`, which writes safetensors."
+                f"The adapter '{side.label}' has no {ADAPTER_WEIGHTS} (looked in {folder}). Load it with PEFT and "
+                "save it with `save_pretrained`, which writes safetensors."
             )
         self._files = SafetensorsFiles([folder / ADAPTER_WEIGHTS])
         self._refuse_variants()
         #: Pairs by the name of the weight that they change, full tensors by their own name in the model.
-        self.pairs: dict[str, LoraPair] = {}
+        self.pairs: dict[str, FactorKeys] = {}
         self.full: dict[str, str] = {}
         factors: dict[str, dict[str, str]] = {}
         for key in self._files.names:
@@ -81,15 +80,6 @@ class Adapter:
     def keys(self) -> list[str]:
         """Keys of the file."""
         return self._files.names
-
-    @property
-    def base(self) -> str:
-        """Name of the model that it was trained on.
-
-        Raises:
-            ValueError: when the adapter does not say.
-        """
-        return base_name(self.folder, self.label)
 
     def read(self, key: str) -> Tensor:
         """A tensor of the file."""
@@ -109,7 +99,7 @@ class Adapter:
         product = (self.read(pair.b).float() @ self.read(pair.a).float()) * pair.scaling
         return product.T if pair.transposed else product
 
-    def _pair(self, layer: str, keys: Mapping[str, str]) -> LoraPair:
+    def _pair(self, layer: str, keys: Mapping[str, str]) -> FactorKeys:
         from peft.utils.other import get_pattern_key
 
         path, config = layer.removeprefix(_PREFIX), self.config
@@ -118,7 +108,7 @@ class Adapter:
         rank: int = ranks.get(get_pattern_key(list(ranks), path), config["r"])
         scaling = alpha / (sqrt(rank) if config.get("use_rslora") else rank)
         embedding = keys["a"].endswith("embedding_A")
-        return LoraPair(keys["a"], keys["b"], scaling, embedding or bool(config.get("fan_in_fan_out")))
+        return FactorKeys(keys["a"], keys["b"], scaling, embedding or bool(config.get("fan_in_fan_out")))
 
     def _refuse_variants(self) -> None:
         config = self.config
@@ -140,20 +130,6 @@ class Adapter:
             )
 
 
-def base_name(folder: Path, label: str) -> str:
-    """Name of the model that an adapter was trained on.
-
-    Raises:
-        ValueError: when the adapter does not say.
-    """
-    name = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
-    if not name:
-        raise ValueError(
-            f"The adapter '{label}' does not name its base. Set `base_model_name_or_path` in its {ADAPTER_CONFIG}."
-        )
-    return name
-
-
 def tensor_name(key: str) -> str:
     """The name in the full model of a key of an adapter's file; of a factor, of the weight that it changes."""
     name = key.removeprefix(_PREFIX)
@@ -170,7 +146,7 @@ def is_b(key: str) -> bool:
 def warn_of_other_base(adapter: Adapter, base: str) -> None:
     """Say so when an adapter names another base than the one it is merged on."""
     own = adapter.config.get("base_model_name_or_path") or base
-    if own != base and Path(own).resolve() != Path(base).resolve():
+    if not same_model(own, base):
         logger.warning(
             f"The adapter '{adapter.label}' was trained on '{own}', and is merged as one of '{base}': right if one is "
             "a copy of the other, or the same model in 4-bit."

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from .weights import MergeWeights
-from .writer import Entry, write_tensors
+from .writer import Entry, write_shards
 
 
 class Merge(ABC):
     """Two models or adapters that fit each other; no tensor is read yet. Concrete merges are final."""
 
-    #: Name of the weight file, without its ending.
+    #: Of the files of weights: `MODEL` or `ADAPTER`.
     stem: ClassVar[str]
     #: With which the result is loaded.
     library: ClassVar[str]
@@ -52,7 +52,7 @@ class Merge(ABC):
         def blocks(entry: Entry) -> Iterable[Tensor]:
             return self.blocks(entry, entries[entry], by_name[entries[entry]])
 
-        write_tensors(folder, self.stem, list(entries), blocks, max_shard_size)
+        write_shards(folder, self.stem, list(entries), blocks, max_shard_size)
         self.write_configuration(folder, dtype)
 
     def tensors(self, weight: float, dtype: torch.dtype | None) -> Iterable[tuple[str, Tensor]]:

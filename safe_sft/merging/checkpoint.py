@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ..models.folders import INDEX, WEIGHTS, read_json
+from ..models.folders import INDEX, MODEL_CONFIG, WEIGHTS, read_json
 
 DTYPES = {
     "F64": torch.float64,
@@ -58,7 +58,7 @@ class TensorSource(ABC):
     @cached_property
     def config(self) -> dict[str, Any]:
         """`config.json` of the model."""
-        return read_json(self.folder / "config.json")
+        return read_json(self.folder / MODEL_CONFIG)
 
     @cached_property
     def tied(self) -> bool:

@@ -4,23 +4,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ..models.folders import MODEL_CONFIG, MODEL_FILES, TOKENIZER_FILES
 from ..storage.writing import write_json
-
-# What tokenizers and processors are made of, besides any `*.jinja` template.
-_TOKENIZER = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model")
-_TEMPLATES = ("*.jinja", "additional_chat_templates")
-_MODEL = ("generation_config.json", "*.py", "*processor_config.json")
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy tokenizer and chat template."""
-    _copy(source, target, (*_TOKENIZER, *_TEMPLATES))
+    _copy(source, target, TOKENIZER_FILES)
 
 
 def copy_model_files(source: Path, target: Path, config: dict[str, Any]) -> None:
     """Copy what a model needs besides weights and tokenizer, with `config` as its `config.json`."""
-    _copy(source, target, _MODEL)
-    write_json(target / "config.json", config)
+    _copy(source, target, MODEL_FILES)
+    write_json(target / MODEL_CONFIG, config)
 
 
 def _copy(source: Path, target: Path, patterns: tuple[str, ...]) -> None:

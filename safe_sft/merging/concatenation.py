@@ -13,7 +13,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..models.folders import ADAPTER_CONFIG
+from ..models.folders import ADAPTER, ADAPTER_CONFIG
 from ..storage.writing import write_json
 from .adapter import Adapter, warn_of_other_base
 from .base import Merge
@@ -32,11 +32,11 @@ class AdapterConcatenation(Merge):
         ValueError: when an adapter holds more than pairs of factors, or the two do not fit one base.
     """
 
-    stem, library = "adapter_model", "peft"
+    stem, library = ADAPTER, "peft"
 
     def __init__(self, aligned: Adapter, tuned: Adapter):
         self._adapters = (aligned, tuned)
-        warn_of_other_base(tuned, aligned.base)
+        warn_of_other_base(tuned, aligned.side.base.label)
         for adapter in self._adapters:
             self._refuse_extras(adapter)
         self.names = list(dict.fromkeys([*tuned.pairs, *aligned.pairs]))

@@ -17,7 +17,7 @@ PARALLEL_COSINE = 0.9995
 _BLOCK = 2**19
 _DEVICE_BLOCK = 2**24
 
-METHODS = ("linear", "slerp", "task_arithmetic")
+MERGE_METHODS = ("linear", "slerp", "task_arithmetic")
 
 
 def linear(aligned: Tensor, tuned: Tensor, weight: float) -> Tensor:
@@ -73,7 +73,7 @@ def merged(aligned: Tensor, tuned: Tensor, method: str, weight: float, dtype: to
     Args:
         aligned: any shape.
         tuned: same shape.
-        method: one of `METHODS`.
+        method: one of `MERGE_METHODS`.
         weight: 0 is aligned, 1 is tuned.
         dtype: of the result; that of `tuned` by default.
 
@@ -97,7 +97,7 @@ def merged_blocks(aligned: Tensor, tuned: Tensor, method: str, weight: float, dt
     Args:
         aligned: any shape.
         tuned: same shape.
-        method: one of `METHODS`.
+        method: one of `MERGE_METHODS`.
         weight: 0 is aligned, 1 is tuned.
         dtype: of the result.
 

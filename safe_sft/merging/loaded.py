@@ -9,10 +9,10 @@ import torch
 from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from ..models.folders import locate
 from .base import Merge
 from .merge import open_merge, open_model_merge, output_dtype, tokenizer_of
 from .rescaling import AdapterRescaling
+from .side import Side
 from .weights import MergeWeights
 
 
@@ -38,16 +38,16 @@ class LoadedAdapter(LoadedMerge):
 
     Args:
         plan: the merge.
-        aligned: name of the base.
-        tuned: name of the adapter.
+        aligned: the base.
+        tuned: the adapter.
         dtype: of the rescaled adapter; None keeps its own.
     """
 
-    def __init__(self, plan: AdapterRescaling, aligned: str, tuned: str, dtype: torch.dtype | None):
+    def __init__(self, plan: AdapterRescaling, aligned: Side, tuned: Side, dtype: torch.dtype | None):
         from peft import PeftModel
 
-        base = AutoModelForCausalLM.from_pretrained(locate(aligned), device_map={"": PartialState().device})
-        self.model = PeftModel.from_pretrained(base, str(locate(tuned))).eval()
+        base = AutoModelForCausalLM.from_pretrained(aligned.with_weights(), device_map={"": PartialState().device})
+        self.model = PeftModel.from_pretrained(base, str(tuned.with_weights())).eval()
         self.tokenizer = _tokenizer(aligned, tuned)
         self._plan, self._dtype = plan, dtype
 
@@ -64,15 +64,15 @@ class LoadedModel(LoadedMerge):
 
     Args:
         plan: the merge.
-        aligned: name of the one side.
-        tuned: name of the other.
+        aligned: the one side.
+        tuned: the other.
         dtype: of the model; None is that of the tuned one.
 
     Raises:
         ValueError: when the model holds its tensors under other names than its checkpoint.
     """
 
-    def __init__(self, plan: Merge, aligned: str, tuned: str, dtype: torch.dtype | None):
+    def __init__(self, plan: Merge, aligned: Side, tuned: Side, dtype: torch.dtype | None):
         self._plan, self._dtype = plan, dtype
         # Loaded from a merged folder, so that its configuration, dtype and ties are those that `merge` writes.
         with TemporaryDirectory() as folder:
@@ -108,16 +108,18 @@ def load_merge(aligned: str | Path, tuned: str | Path, method: str, dtype: str |
         FileNotFoundError: when a folder or its safetensors are missing.
         ValueError: when the two cannot be merged.
     """
-    aligned, tuned, wanted = str(aligned), str(tuned), output_dtype(dtype)
-    plan = open_merge(aligned, tuned, method)
+    sides, wanted = (Side(str(aligned)), Side(str(tuned))), output_dtype(dtype)
+    plan = open_merge(*sides, method)
     if isinstance(plan, AdapterRescaling):
-        return LoadedAdapter(plan, aligned, tuned, wanted)
+        return LoadedAdapter(plan, *sides, wanted)
     # The ranks of two adapters' merge are those of neither: evaluate its full weights.
-    return LoadedModel(open_model_merge(aligned, tuned, method), aligned, tuned, wanted)
+    return LoadedModel(open_model_merge(*sides, method), *sides, wanted)
 
 
-def _tokenizer(aligned: str, tuned: str) -> PreTrainedTokenizerBase:
+def _tokenizer(aligned: Side, tuned: Side) -> PreTrainedTokenizerBase:
     folder = tokenizer_of(tuned, aligned)
     if folder is None:
-        raise ValueError(f"Neither '{tuned}' nor '{aligned}' has a tokenizer. Save the tokenizer beside the model.")
+        raise ValueError(
+            f"Neither '{tuned.label}' nor '{aligned.label}' has a tokenizer. Save the tokenizer beside the model."
+        )
     return AutoTokenizer.from_pretrained(folder)

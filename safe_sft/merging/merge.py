@@ -1,23 +1,30 @@
-"""`merge`: two models or adapters in, one folder out."""
+"""`merge`: two models or adapters in, one folder out.
+
+Where both sides are LoRA adapters on one base, or the tuned side is an adapter of the aligned model, `linear` and
+`task_arithmetic` write an adapter. Everything else is written as a full model, tensor by tensor: memory holds no more
+than a shard of each side.
+"""
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..hub.merge_card import write_record
-from ..models.folders import is_adapter, locate, tokenizer_folder
+from ..models.folders import MODEL, tokenizer_folder
 from ..storage.folders import check_output, complete_folder
-from ..storage.hub import upload
-from .adapter import AdaptedCheckpoint, Adapter, base_name, warn_of_other_base
+from ..storage.hub import Destination, upload
+from .adapter import AdaptedCheckpoint, Adapter, warn_of_other_base
 from .base import Merge
 from .checkpoint import Checkpoint, TensorSource
 from .companions import copy_tokenizer
 from .concatenation import AdapterConcatenation
 from .models import ModelMerge
 from .rescaling import AdapterRescaling
+from .side import Side
 from .weights import MergeWeights
 
 logger = logging.getLogger(__name__)
@@ -39,18 +46,13 @@ def merge(
     push_to_hub: bool = False,
     hub_model_id: str | None = None,
 ) -> Path:
-    """Merge a tuned model back with the aligned one, and write a folder that `from_pretrained` loads.
-
-    Where both sides are LoRA adapters on one base, or the tuned side is an adapter of the aligned model, `linear` and
-    `task_arithmetic` write an adapter. Everything else is written as a full model, tensor by tensor: memory holds no
-    more than a shard of each side.
+    """Merge a tuned model back with the aligned one, and write a folder that `from_pretrained` loads; returns it.
 
     Args:
         aligned: folder or Hub name of a model or adapter; in 4-bit (bitsandbytes) it is dequantised.
         tuned: the same; an adapter alone is one of `aligned`.
         method: `linear`, `slerp` or `task_arithmetic`.
-        weight: 0 is aligned, 1 is tuned; a number, or patterns of tensor names with a number each, or the path of a
-            YAML file with them.
+        weight: 0 is aligned, 1 is tuned; a number, a mapping of tensor-name patterns to numbers, or a YAML file.
         output: folder to write; it appears when it is complete.
         dtype: `float32`, `float16` or `bfloat16`; by default that of the tuned model (of the base, for an adapter).
         max_shard_size: of a file of a full model, such as `5GB`.
@@ -58,103 +60,124 @@ def merge(
         push_to_hub: whether to upload the folder.
         hub_model_id: Hub repository; by default the name of `output`.
 
-    Returns:
-        The folder.
-
     Raises:
         FileExistsError: when `output` is not empty.
         FileNotFoundError: when a folder or its safetensors are missing.
         HubError: when the push failed, with how to push again.
         ValueError: when the two cannot be merged, or an argument is out of range.
     """
-    weights, wanted, output = MergeWeights.read(weight, method), output_dtype(dtype), Path(output)
-    check_output(output, overwrite=overwrite)
-    plan = open_merge(str(aligned), str(tuned), method)
-    with complete_folder(output, overwrite=overwrite) as folder:
-        plan.write(folder, weights, wanted, _shard_size(max_shard_size) if plan.stem == "model" else None)
-        tokenizer = tokenizer_of(str(tuned), str(aligned))
-        if tokenizer is not None:
-            copy_tokenizer(tokenizer, folder)
-        arguments = {
-            "aligned": str(aligned),
-            "tuned": str(tuned),
-            "method": method,
-            "weight": weights.as_json(),
-            "dtype": dtype,
-            "max_shard_size": max_shard_size,
-        }
-        write_record(folder, {**arguments, "revisions": _revisions(arguments)}, plan.library)
+    sides, output = (Side(str(aligned)), Side(str(tuned))), Path(output)
+    _Job(*sides, method, MergeWeights.read(weight, method), dtype, max_shard_size).write(output, overwrite)
     if push_to_hub:
-        upload(output, hub_model_id or output.absolute().name, message="Upload a model merged by safe_sft")
+        destination = Destination(hub_model_id or output.absolute().name)
+        upload(output, destination, message="Upload a model merged by safe_sft")
     return output
 
 
-def open_merge(aligned: str, tuned: str, method: str) -> Merge:
+@dataclass(frozen=True)
+class _Job:
+    """What is to be merged and how: what the record of a merge tells.
+
+    Attributes:
+        aligned: the one side.
+        tuned: the other.
+        method: one of `MERGE_METHODS`.
+        weights: of each tensor.
+        dtype: name of the dtype of floats; None is that of the tuned side.
+        max_shard_size: of a file of a full model, such as `5GB`.
+    """
+
+    aligned: Side
+    tuned: Side
+    method: str
+    weights: MergeWeights
+    dtype: str | None
+    max_shard_size: str
+
+    def write(self, output: Path, overwrite: bool) -> None:
+        """Write the folder, whole or not at all."""
+        dtype = output_dtype(self.dtype)
+        check_output(output, overwrite=overwrite)
+        plan = open_merge(self.aligned, self.tuned, self.method)
+        with complete_folder(output, overwrite=overwrite) as folder:
+            plan.write(folder, self.weights, dtype, _shard_size(self.max_shard_size) if plan.stem == MODEL else None)
+            tokenizer = tokenizer_of(self.tuned, self.aligned)
+            if tokenizer is not None:
+                copy_tokenizer(tokenizer, folder)
+            write_record(folder, self._record(), plan.library)
+
+    def _record(self) -> dict[str, Any]:
+        sides = {"aligned": self.aligned, "tuned": self.tuned}
+        return {
+            **{name: side.label for name, side in sides.items()},
+            "method": self.method,
+            "weight": self.weights.as_json(),
+            "dtype": self.dtype,
+            "max_shard_size": self.max_shard_size,
+            "revisions": {name: side.revision for name, side in sides.items() if side.revision is not None},
+        }
+
+
+def open_merge(aligned: Side, tuned: Side, method: str) -> Merge:
     """Find out what is to be merged, and how it stays small.
 
     Args:
-        aligned: folder or Hub name.
-        tuned: folder or Hub name.
-        method: one of `METHODS`.
+        aligned: the one side.
+        tuned: the other.
+        method: one of `MERGE_METHODS`.
 
     Raises:
         FileNotFoundError: when a folder or its safetensors are missing.
         ValueError: when the two cannot be merged.
     """
-    sides = [is_adapter(locate(name, weights=False)) for name in (aligned, tuned)]
-    if sides[1] and method != "slerp":
-        adapter = Adapter(locate(tuned), tuned)
-        if sides[0]:
-            return AdapterConcatenation(Adapter(locate(aligned), aligned), adapter)
-        return AdapterRescaling(aligned, adapter)
-    if any(sides):
+    tuned.with_weights()
+    if tuned.is_adapter and method != "slerp":
+        adapter = Adapter(tuned)
+        return (
+            AdapterConcatenation(Adapter(aligned), adapter)
+            if aligned.is_adapter
+            else AdapterRescaling(aligned, adapter)
+        )
+    aligned.with_weights()
+    if aligned.is_adapter or tuned.is_adapter:
         logger.warning(
-            f"`{method}` of '{tuned}' and '{aligned}' needs full weights: the result is a model, not an adapter."
+            f"`{method}` of '{tuned.label}' and '{aligned.label}' needs full weights: the result is a model, not an "
+            "adapter."
         )
     return open_model_merge(aligned, tuned, method)
 
 
-def open_model_merge(aligned: str, tuned: str, method: str) -> ModelMerge:
+def open_model_merge(aligned: Side, tuned: Side, method: str) -> ModelMerge:
     """A merge of full weights, also where an adapter would do.
 
     Args:
-        aligned: folder or Hub name.
-        tuned: folder or Hub name.
-        method: one of `METHODS`.
+        aligned: the one side.
+        tuned: the other.
+        method: one of `MERGE_METHODS`.
 
     Raises:
         FileNotFoundError: when a folder or its safetensors are missing.
         ValueError: when the two cannot be merged.
     """
-    tokenizers = (tokenizer_of(aligned), tokenizer_of(tuned, aligned))
-    base = None if is_adapter(locate(aligned, weights=False)) else aligned
-    return ModelMerge(_source(aligned, None), _source(tuned, base), method, tokenizers)
+    sources = _source(aligned, None), _source(tuned, None if aligned.is_adapter else aligned)
+    return ModelMerge(*sources, method, (tokenizer_of(aligned), tokenizer_of(tuned, aligned)))
 
 
-def _source(name: str, base: str | None) -> TensorSource:
-    """The full weights of `name`; those of an adapter are on `base`, or on the base that it names."""
-    folder = locate(name)
-    if not is_adapter(folder):
-        return Checkpoint(folder, name)
-    adapter = Adapter(folder, name)
-    base = base or adapter.base
-    warn_of_other_base(adapter, base)
-    return AdaptedCheckpoint(Checkpoint(locate(base), base), adapter)
+def _source(side: Side, base: Side | None) -> TensorSource:
+    """The full weights of a side; those of an adapter are on `base`, or on the base that it names."""
+    if not side.is_adapter:
+        return Checkpoint(side.with_weights(), side.label)
+    adapter, base = Adapter(side), base or side.base
+    warn_of_other_base(adapter, base.label)
+    return AdaptedCheckpoint(Checkpoint(base.with_weights(), base.label), adapter)
 
 
-def tokenizer_of(*names: str) -> Path | None:
-    """The folder of the tokenizer of the first model that has one; after an adapter comes its base.
-
-    Args:
-        names: folders or Hub names.
-    """
+def tokenizer_of(*sides: Side) -> Path | None:
+    """The folder of the tokenizer of the first side that has one; after an adapter comes its base."""
 
     def candidates() -> Iterator[Path]:
-        folders = [locate(name, weights=False) for name in names]
-        yield from folders
-        for name, folder in zip(names, folders, strict=True):
-            if is_adapter(folder):
-                yield locate(base_name(folder, name), weights=False)
+        yield from (side.folder for side in sides)
+        yield from (side.base.folder for side in sides if side.is_adapter)
 
     return tokenizer_folder(candidates())
 
@@ -174,9 +197,3 @@ def _shard_size(text: str) -> int:
     from accelerate.utils import convert_file_size_to_int
 
     return convert_file_size_to_int(text)
-
-
-def _revisions(arguments: dict[str, Any]) -> dict[str, str]:
-    """The commits that Hub names stood for."""
-    folders = {side: locate(arguments[side], weights=False) for side in ("aligned", "tuned")}
-    return {side: folder.name for side, folder in folders.items() if folder.parent.name == "snapshots"}

@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from ..models.folders import MODEL
 from .base import Merge
 from .checkpoint import TensorSource
 from .companions import copy_model_files
@@ -30,14 +31,14 @@ class ModelMerge(Merge):
     Args:
         aligned: the one model.
         tuned: the other.
-        method: one of `METHODS`.
+        method: one of `MERGE_METHODS`.
         tokenizers: folders of the tokenizers of both, compared where the vocabularies differ in size.
 
     Raises:
         ValueError: when the two are not of one architecture.
     """
 
-    stem, library = "model", "transformers"
+    stem, library = MODEL, "transformers"
 
     def __init__(
         self, aligned: TensorSource, tuned: TensorSource, method: str, tokenizers: tuple[Path | None, Path | None]

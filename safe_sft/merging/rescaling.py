@@ -14,12 +14,13 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..models.folders import ADAPTER_CONFIG, locate
+from ..models.folders import ADAPTER, ADAPTER_CONFIG
 from ..storage.writing import write_json
 from .adapter import Adapter, is_b, tensor_name, warn_of_other_base
 from .base import Merge
 from .checkpoint import Checkpoint
 from .functions import merged
+from .side import Side
 from .writer import Entry
 
 
@@ -28,27 +29,27 @@ class AdapterRescaling(Merge):
     """An adapter and its base become that adapter, rescaled.
 
     Args:
-        aligned: name of the base; its weights are read only where the adapter replaces tensors (`modules_to_save`).
+        aligned: the base; its weights are read only where the adapter replaces tensors (`modules_to_save`).
         adapter: on that base.
     """
 
-    stem, library = "adapter_model", "peft"
+    stem, library = ADAPTER, "peft"
 
-    def __init__(self, aligned: str, adapter: Adapter):
+    def __init__(self, aligned: Side, adapter: Adapter):
         self._aligned, self._adapter = aligned, adapter
-        warn_of_other_base(adapter, aligned)
+        warn_of_other_base(adapter, aligned.label)
         for name, key in adapter.full.items():
             base = self._base.shape(name) if name in self._base.names else None
             if base != adapter.shape(key):
                 raise ValueError(
                     f"The adapter '{adapter.label}' replaces '{name}' with a tensor of shape {adapter.shape(key)}, "
-                    f"which in '{aligned}' has shape {base}. Merge the adapter into its base with PEFT's "
+                    f"which in '{aligned.label}' has shape {base}. Merge the adapter into its base with PEFT's "
                     "`merge_and_unload()`, and pass full models."
                 )
 
     @cached_property
     def _base(self) -> Checkpoint:
-        return Checkpoint(locate(self._aligned), self._aligned)
+        return Checkpoint(self._aligned.with_weights(), self._aligned.label)
 
     def entries(self, dtype: torch.dtype | None) -> dict[Entry, str]:
         """The tensors of the adapter."""
@@ -66,5 +67,5 @@ class AdapterRescaling(Merge):
 
     def write_configuration(self, folder: Path, dtype: torch.dtype | None) -> None:
         """The adapter's own."""
-        name = self._adapter.config.get("base_model_name_or_path") or self._aligned
+        name = self._adapter.config.get("base_model_name_or_path") or self._aligned.label
         write_json(folder / ADAPTER_CONFIG, {**self._adapter.config, "base_model_name_or_path": name})

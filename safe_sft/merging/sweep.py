@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..storage.writing import write_json
+from ..storage.writing import complete_file, write_json
 from .loaded import LoadedMerge
 
 if TYPE_CHECKING:
@@ -98,7 +98,6 @@ class Sweep:
             folder: is made where it is missing.
             arguments: what was merged and measured, as JSON.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         points = [
             {"weight": p.weight, **{name: share.as_dict() for name, share in p.scores._asdict().items()}}
             for p in self.points
@@ -128,7 +127,8 @@ class Sweep:
         if self.max_asr is not None:
             axes.legend()
         axes.set(xlabel="attack success rate (95 % intervals)", ylabel="task accuracy", title=title)
-        figure.savefig(path, dpi=150)
+        with complete_file(path) as temporary:
+            figure.savefig(temporary, dpi=150, format="png")
 
 
 def run_sweep(

@@ -7,7 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from .functions import METHODS
+from .functions import MERGE_METHODS
 
 #: The key for tensors that no pattern matches.
 DEFAULT = "default"
@@ -31,14 +31,14 @@ class MergeWeights:
 
         Args:
             weight: the number, mapping or path.
-            method: one of `METHODS`; `linear` and `slerp` take weights in [0, 1].
+            method: one of `MERGE_METHODS`; `linear` and `slerp` take weights in [0, 1].
 
         Raises:
             ValueError: for an unknown method or a weight that is not a number in its range.
             FileNotFoundError: when the YAML file does not exist.
         """
-        if method not in METHODS:
-            raise ValueError(f"Merge method {method!r} is unknown. Choose from: {', '.join(METHODS)}.")
+        if method not in MERGE_METHODS:
+            raise ValueError(f"Merge method {method!r} is unknown. Choose from: {', '.join(MERGE_METHODS)}.")
         if isinstance(weight, (str, Path)):
             weight = _number_or_file(str(weight))
         if not isinstance(weight, Mapping):

@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..models.folders import index_name, shard_name
+from ..storage.writing import complete_file, write_json
 from .checkpoint import DTYPES
 
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
@@ -32,7 +34,7 @@ class Entry(NamedTuple):
         return prod(self.shape) * self.dtype.itemsize
 
 
-def write_tensors(
+def write_shards(
     folder: Path,
     stem: str,
     entries: Sequence[Entry],
@@ -43,27 +45,26 @@ def write_tensors(
 
     Args:
         folder: that exists.
-        stem: `model` or `adapter_model`.
+        stem: `MODEL` or `ADAPTER`.
         entries: what is written, in the order in which it is computed.
         blocks: the content of an entry: flat tensors of its dtype, one after the other.
         max_shard_size: bytes of a shard; only a tensor larger than that makes a larger one. None is no limit.
     """
     shards = _shards(entries, max_shard_size)
-    if len(shards) == 1:
-        _write_file(folder / f"{stem}.safetensors", shards[0], blocks)
-        return
     weight_map = {}
     for number, shard in enumerate(shards, start=1):
-        file = f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
+        file = shard_name(stem, number, len(shards))
         _write_file(folder / file, shard, blocks)
         weight_map.update({entry.name: file for entry in shard})
+    if len(shards) == 1:
+        return
     totals = {
         "total_parameters": sum(prod(entry.shape) for entry in entries),
         "total_size": sum(entry.bytes for entry in entries),
     }
     index = {"metadata": totals, "weight_map": dict(sorted(weight_map.items()))}
     # The index goes last: without it, a part of the shards is not a model.
-    (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / index_name(stem), index)
 
 
 def _shards(entries: Sequence[Entry], max_shard_size: int | None) -> list[list[Entry]]:
@@ -92,7 +93,7 @@ def _write_file(path: Path, shard: Sequence[Entry], blocks: Callable[[Entry], It
         }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
+    with complete_file(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for entry in ordered:
             for block in blocks(entry):

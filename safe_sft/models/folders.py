@@ -1,25 +1,63 @@
-"""What a folder of a model or an adapter holds, and where its tokenizer is."""
+"""What a folder of a model or an adapter holds, what tells the two apart, and where the tokenizer is."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
+#: What files of weights are called, before their ending.
+MODEL, ADAPTER = "model", "adapter_model"
+
+
+def shard_name(stem: str, number: int = 1, count: int = 1) -> str:
+    """A file of weights.
+
+    Args:
+        stem: `MODEL` or `ADAPTER`.
+        number: from 1 on.
+        count: of all files; a single one has no number in its name.
+    """
+    return f"{stem}.safetensors" if count == 1 else f"{stem}-{number:05d}-of-{count:05d}.safetensors"
+
+
+def index_name(stem: str) -> str:
+    """The file that tells which of several files holds a tensor."""
+    return f"{stem}.safetensors.index.json"
+
+
+WEIGHTS, INDEX = shard_name(MODEL), index_name(MODEL)
+ADAPTER_WEIGHTS = shard_name(ADAPTER)
+MODEL_CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 
-# Everything a folder needs to be loaded, except its weights.
-_COMPANIONS = ["*.json", "*.jinja", "*.model", "*.txt", "*.py", "additional_chat_templates/*.jinja"]
+#: Patterns of the files that tokenizers and processors are made of, and of their templates.
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "*.jinja",
+    "additional_chat_templates",
+)
+#: Patterns of what a model needs besides its configuration, its weights and its tokenizer.
+MODEL_FILES = ("generation_config.json", "*.py", "*processor_config.json")
+#: One of these is in every folder that has a tokenizer.
+_HAS_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+
+# What is downloaded of a repository, besides its weights.
+_COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.py", "additional_chat_templates/*.jinja")
+#: Patterns of the weights of a model or an adapter.
+ALL_WEIGHTS = (WEIGHTS, f"{MODEL}-*.safetensors", ADAPTER_WEIGHTS)
 
 
-def locate(name: str, *, weights: bool = True) -> Path:
+def locate(name: str, *, weights: Sequence[str] = ALL_WEIGHTS) -> Path:
     """The folder of a model or adapter; one of the Hub is downloaded.
 
     Args:
         name: local folder, or Hub repository.
-        weights: whether its weights are needed; without them a download is small.
+        weights: patterns of the weights that are needed; with none of them a download is small.
 
     Raises:
         FileNotFoundError: when `name` is a local path that is not a folder.
@@ -30,8 +68,7 @@ def locate(name: str, *, weights: bool = True) -> Path:
         raise FileNotFoundError(f"The folder '{name}' does not exist. Check the path, or give a Hub repository.")
     from huggingface_hub import snapshot_download
 
-    shards = [WEIGHTS, "model-*.safetensors", ADAPTER_WEIGHTS] if weights else []
-    return Path(snapshot_download(name, allow_patterns=[*_COMPANIONS, *shards]))
+    return Path(snapshot_download(name, allow_patterns=[*_COMPANIONS, *weights]))
 
 
 def is_adapter(folder: Path) -> bool:
@@ -39,13 +76,14 @@ def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file()
 
 
+def same_model(name: str, other: str) -> bool:
+    """Whether two names are one repository of the Hub, or one folder."""
+    return name == other or Path(name).resolve() == Path(other).resolve()
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The content of a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-#: What tells that a folder has a tokenizer.
-_HAS_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
 def tokenizer_folder(folders: Iterable[Path]) -> Path | None:
@@ -63,5 +101,5 @@ def tokenizer_source(base: str, adapter: str | None) -> str:
     Raises:
         FileNotFoundError: when `adapter` is a local path that is not a folder.
     """
-    own = None if adapter is None else tokenizer_folder([locate(adapter, weights=False)])
+    own = None if adapter is None else tokenizer_folder([locate(adapter, weights=())])
     return base if own is None else str(own)

@@ -23,7 +23,7 @@ from ..models.generation import length_sorted_batches
 from ..models.modes import without_dropout
 from ..storage.hub import RemoteName
 from ..storage.names import TEACHER_FILES, TEACHER_INDEX, teacher_part
-from ..storage.writing import write_tensors, write_text
+from ..storage.writing import remove_unfinished, write_tensors, write_text
 from .joint import HiddenStateTap
 
 _ROWS_PER_PART = 256
@@ -92,7 +92,6 @@ def build_teacher_cache(
     path = Path(folder)
     _require_same_provenance(path, provenance)
     if not (path / TEACHER_INDEX).is_file():
-        path.mkdir(parents=True, exist_ok=True)
         parts = list(length_sorted_batches([len(row.input_ids) for row in rows], _ROWS_PER_PART))
         header = {"provenance": json.dumps(provenance, sort_keys=True)}
         with without_dropout(model):
@@ -109,6 +108,7 @@ def _missing(folder: Path, parts: int) -> Iterator[int]:
     state = PartialState()
     mine = range(state.process_index, parts, state.num_processes)
     for number in tqdm(mine, desc="Caching teacher states", unit="part", disable=not state.is_main_process):
+        remove_unfinished(folder / teacher_part(number))
         if not (folder / teacher_part(number)).is_file():
             yield number
 

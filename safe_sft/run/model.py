@@ -12,7 +12,7 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
-from ..models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, locate, tokenizer_folder
+from ..models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, locate, same_model, tokenizer_folder
 from .arguments import with_values
 
 logger = get_logger(__name__)
@@ -121,7 +121,7 @@ def _check_settings(name: str, config: PeftConfig, model: ModelConfig) -> None:
 
 def _warn_of_other_base(name: str, config: PeftConfig, base: str) -> None:
     own = config.base_model_name_or_path or base
-    if own != base and Path(own).resolve() != Path(base).resolve():
+    if not same_model(own, base):
         logger.warning(
             f"The adapter '{name}' was trained on '{own}', and goes on here on '{base}': right only if one is a copy "
             "of the other."

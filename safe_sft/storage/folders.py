@@ -19,7 +19,7 @@ def complete_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
         The folder to write to, `.<name>.partial-…`.
 
     Raises:
-        FileExistsError: when `output` is there and not empty, and may not be replaced.
+        FileExistsError: when `output` is there and not empty, at the beginning or in the end, and may not be replaced.
     """
     check_output(output, overwrite=overwrite)
     output = output.absolute()
@@ -27,7 +27,7 @@ def complete_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
     partial.mkdir(parents=True)
     try:
         yield partial
-        _take_place(partial, output)
+        _take_place(partial, output, overwrite=overwrite)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -46,9 +46,13 @@ def check_output(output: Path, *, overwrite: bool) -> None:
         )
 
 
-def _take_place(partial: Path, output: Path) -> None:
-    if not output.exists():
-        partial.replace(output)
+def _take_place(partial: Path, output: Path, *, overwrite: bool) -> None:
+    if not (overwrite and output.exists()):
+        try:
+            partial.replace(output)  # also one that is there, and empty
+        except OSError:
+            check_output(output, overwrite=False)  # says so where another process has filled it in the meantime
+            raise
         return
     old = output.with_name(f".{output.name}.old-{uuid4().hex[:8]}")
     output.replace(old)

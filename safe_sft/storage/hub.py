@@ -7,6 +7,8 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -109,27 +111,44 @@ def hub_name(name: str | None) -> str | None:
     return None if os.path.exists(str(name)) or Path(str(name)).suffix in _DATA_FILES else name
 
 
+@dataclass(frozen=True)
+class Destination:
+    """Where a folder is uploaded to.
+
+    Attributes:
+        repo: model repository; created where it does not exist.
+        private: whether a repository that is created is private; None leaves it to the owner's settings.
+        token: for the Hub; by default the one of the environment or of `hf auth login`.
+        revision: branch; by default the main one.
+    """
+
+    repo: str
+    private: bool | None = None
+    token: str | None = field(default=None, repr=False)
+    revision: str | None = None
+
+    def failed(self, folder: str | Path, error: Exception) -> HubError:
+        """What to say when uploading `folder` ended in `error`."""
+        return HubError(
+            f"Pushing '{folder}' to '{self.repo}' failed: {reason(error, self.token)}. Nothing is lost, it is all in "
+            f"'{folder}'. Push it again with: safe-sft push {folder} --repo {self.repo}"
+            f"{' --private' if self.private else ''}"
+        )
+
+
 def upload(
     folder: str | Path,
-    repo: str,
+    destination: Destination,
     *,
-    private: bool | None = None,
-    token: str | None = None,
-    revision: str | None = None,
     only: Sequence[str] | None = None,
     also: Sequence[str] = (),
     message: str = "Upload with safe_sft",
 ) -> str:
-    """Upload a folder in one commit, and try again where trying again may help.
-
-    What an earlier attempt has brought up is not sent again: the Hub tells files that have not changed.
+    """Upload a folder in one commit, and try again where that may help; what is there already is not sent again.
 
     Args:
         folder: what to upload.
-        repo: model repository; created where it does not exist.
-        private: whether a repository that is created is private; None leaves it to the owner's settings.
-        token: of the Hub; by default the one of the environment or of `hf auth login`.
-        revision: branch; by default the main one.
+        destination: where to.
         only: patterns of files; all but `LEFT_OUT` by default.
         also: patterns of `LEFT_OUT` that are uploaded nevertheless.
         message: of the commit.
@@ -140,26 +159,20 @@ def upload(
     Raises:
         HubError: naming the reason, and how to push again.
     """
-    api = HfApi(token=token)
-    left_out = [pattern for pattern in LEFT_OUT if pattern not in also] if only is None else None
+    api = HfApi(token=destination.token)
+    push = partial(
+        api.upload_folder,
+        folder_path=folder,
+        revision=destination.revision,
+        allow_patterns=None if only is None else list(only),
+        ignore_patterns=[name for name in LEFT_OUT if name not in also] if only is None else None,
+        commit_message=message,
+    )
     try:
-        url = patiently(lambda: api.create_repo(repo, private=private, exist_ok=True))
-        patiently(
-            lambda: api.upload_folder(
-                repo_id=url.repo_id,
-                folder_path=folder,
-                revision=revision,
-                allow_patterns=None if only is None else list(only),
-                ignore_patterns=left_out,
-                commit_message=message,
-            )
-        )
-    # A wrong name, and metadata that the Hub does not take, are `ValueError`.
-    except (*UNREACHED, ValueError) as error:
-        raise HubError(
-            f"Pushing '{folder}' to '{repo}' failed: {reason(error, token)}. Nothing is lost, it is all in "
-            f"'{folder}'. Push it again with: safe-sft push {folder} --repo {repo}{' --private' if private else ''}"
-        ) from error
+        url = patiently(lambda: api.create_repo(destination.repo, private=destination.private, exist_ok=True))
+        patiently(partial(push, repo_id=url.repo_id))
+    except (*UNREACHED, ValueError) as error:  # the last for a wrong name, and metadata that the Hub does not take
+        raise destination.failed(folder, error) from error
     return str(url)
 
 

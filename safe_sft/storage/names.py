@@ -1,5 +1,7 @@
 """The files by which it is known what a folder holds; importing them costs nothing."""
 
+#: The card of a folder, which the Hub shows.
+CARD = "README.md"
 IMPORTANCE_FILE = "importance.safetensors"
 #: Of a teacher cache: written last, once all parts are there.
 TEACHER_INDEX = "index.json"

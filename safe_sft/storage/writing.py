@@ -2,49 +2,85 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+# No process writes for so long without adding to its file.
+_ABANDONED_S = 3600
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text in UTF-8; its folder is made.
+
+@contextmanager
+def complete_file(path: Path) -> Iterator[Path]:
+    """A new file beside `path`, which takes its place when all is written, and is deleted when something fails.
+
+    Args:
+        path: the file to be; its folder is made.
+
+    Yields:
+        The file to write, `.<name>.….tmp`: another one each time, so that several processes may write at once.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Delete what processes that were killed while they wrote `path` have left beside it.
+
+    What was written to within the last hour may be the work of another process, and stays.
 
     Args:
         path: the file.
+    """
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        with suppress(FileNotFoundError):  # another process is done with it
+            if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                left.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8.
+
+    Args:
+        path: the file; its folder is made.
         text: all of it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _replaced(path) as temporary:
+    with complete_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> None:
+    """Write JSON, indented.
+
+    Args:
+        path: the file; its folder is made.
+        content: what it holds.
+        default: turns values that JSON does not know into ones that it does.
+    """
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=default) + "\n")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file.
 
     Args:
-        path: the file, in a folder that exists.
+        path: the file; its folder is made.
         tensors: by name.
-        metadata: of its header.
+        metadata: texts for its header, by name.
     """
     from safetensors.torch import save_file
 
-    with _replaced(path) as temporary:
+    with complete_file(path) as temporary:
         save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, metadata)
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place at the end."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    yield temporary
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write `content`, indented."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

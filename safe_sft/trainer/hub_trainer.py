@@ -14,7 +14,8 @@ from trl import SFTTrainer
 from ..config.safe_sft_config import SafeSFTConfig
 from ..hub.card import merge_into_card
 from ..hub.facts import CardContent, RunFacts
-from ..storage.hub import UNREACHED, HubError, hub_name, patiently, reason, upload
+from ..storage.hub import UNREACHED, HubError, Destination, hub_name, patiently, reason, upload
+from ..storage.names import CARD
 from ..storage.writing import write_text
 
 logger = get_logger(__name__)
@@ -63,7 +64,7 @@ class HubTrainer(SFTTrainer, ABC):
         repo = self.hub_model_id or self.args.hub_model_id or os.path.basename(os.path.abspath(folder))
         model_name = model_name or repo.split("/")[-1]
         super().create_model_card(model_name, hub_name(dataset_name or (self.card.data or {}).get("source")), tags)
-        path = Path(folder, "README.md")
+        path = Path(folder, CARD)
         write_text(path, merge_into_card(ModelCard.load(path), self.facts, self.card.measured, model_name, repo))
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
@@ -101,13 +102,11 @@ class HubTrainer(SFTTrainer, ABC):
             try:
                 return super().push_to_hub(commit_message, blocking, **kwargs)
             except UNREACHED as error:
-                token = kwargs.get("token") or args.hub_token
-                logger.warning(f"The push broke off ({reason(error, token)}). Going on with it.")
-                return upload(
-                    str(args.output_dir),
+                destination = Destination(
                     str(self.hub_model_id),
                     private=args.hub_private_repo,
-                    token=token,
+                    token=kwargs.get("token") or args.hub_token,
                     revision=kwargs.get("revision") or args.hub_revision,
-                    message=commit_message or "End of training",
                 )
+                logger.warning(f"The push broke off ({reason(error, destination.token)}). Going on with it.")
+                return upload(str(args.output_dir), destination, message=commit_message or "End of training")

@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GemmaConfig, GemmaForCausalLM, set_seed
 
 import safe_sft.merging.models
-from safe_sft.merging import METHODS, merge
+from safe_sft.merging import MERGE_METHODS, merge
 from safe_sft.merging.functions import merged
 from tests.conftest import make_model, make_tokenizer
-from tests.merging.helpers import logits, saved, tensors
+from tests.merging.helpers import logits, saved, saved_adapter, tensors
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", MERGE_METHODS)
 def test_every_tensor_is_merged(tmp_path, method):
     aligned, tuned = saved(tmp_path / "a"), saved(tmp_path / "t", seed=1)
     output = merge(aligned, tuned, method, 0.3, tmp_path / "m")
@@ -34,7 +34,7 @@ def test_every_tensor_is_merged(tmp_path, method):
 def test_ends_are_the_files_bit_for_bit(tmp_path, weight, side):
     aligned = saved(tmp_path / "a", dtype=torch.bfloat16)
     tuned = saved(tmp_path / "t", seed=1, dtype=torch.bfloat16)
-    for method in METHODS:
+    for method in MERGE_METHODS:
         merge(aligned, tuned, method, weight, tmp_path / method)
         m, expected = tensors(tmp_path / method), tensors(tmp_path / side)
         assert all(torch.equal(m[name], expected[name]) for name in expected)
@@ -328,3 +328,33 @@ def test_hub_names_are_resolved_and_recorded(tmp_path, monkeypatch):
     assert record["revisions"] == {"aligned": "org--aligned", "tuned": "org--tuned-model"}
     card = (output / "README.md").read_text()
     assert "base_model:\n- org/aligned\n- org/tuned-model\nbase_model_relation: merge\n" in card
+
+
+@pytest.mark.parametrize(
+    ("aligned", "tuned", "method", "bases"),
+    [
+        ("org/model", "org/other", "linear", ()),
+        ("org/model", "org/adapter", "linear", ()),
+        ("org/model", "org/adapter", "slerp", ()),
+        ("org/adapter", "org/adapter2", "linear", ()),
+        ("org/adapter", "org/other", "linear", ("org/model",)),
+    ],
+)
+def test_each_side_is_downloaded_once(tmp_path, monkeypatch, aligned, tuned, method, bases):
+    models, asked = {name: saved(tmp_path / name) for name in ("model", "other")}, []
+    for seed, name in enumerate(("adapter", "adapter2")):
+        saved_adapter(tmp_path / name, models["model"], seed)
+        path = tmp_path / name / "adapter_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": "org/model"}))
+        make_tokenizer().save_pretrained(tmp_path / name)
+
+    def download(name, allow_patterns):
+        asked.append((name, "model.safetensors" in allow_patterns))
+        return str(tmp_path / name.removeprefix("org/"))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    merge(aligned, tuned, method, 0.5, tmp_path / "m")
+    assert sorted(name for name, _ in asked) == sorted([aligned, tuned, *bases])
+    # A rescaled or concatenated adapter needs no weights of its base, which are large.
+    assert (aligned, True) in asked or (method == "linear" and "adapter" in tuned)
+    assert (tuned, True) in asked

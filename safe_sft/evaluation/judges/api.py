@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...storage.writing import write_text
 from .base import Judge, Verdict
 
 RUBRIC = """\
@@ -109,7 +110,7 @@ class ApiJudge(Judge):
                 self.failures.append(f"{type(error).__name__}: {error}")
             return Verdict.UNJUDGED
         if path is not None:
-            _write_atomically(path, {"verdict": verdict.value, "model": self._model})
+            write_text(path, json.dumps({"verdict": verdict.value, "model": self._model}))
         return verdict
 
     def _body(self, prompt: str, answer: str) -> bytes:
@@ -179,10 +180,3 @@ def _seconds(text: str | None, default: float) -> float:
         return min(max(float(text), 0.0), _LONGEST_WAIT_S) if text is not None else default
     except ValueError:
         return default
-
-
-def _write_atomically(path: Path, content: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{threading.get_ident()}.tmp")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(temporary, path)

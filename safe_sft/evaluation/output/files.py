@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...storage.writing import write_text
+from ...storage.writing import write_json, write_text
 from ..evaluate import Evaluation
 from ..gate import Check
 from .results import answer_lines, results
@@ -18,7 +18,7 @@ def write_evaluation(evaluation: Evaluation, folder: str | os.PathLike[str], che
 
     path = Path(folder)
     write_text(path / "answers.jsonl", "".join(line + "\n" for line in answer_lines(evaluation)))
-    write_text(path / "results.json", json.dumps(results(evaluation, checks), indent=2, ensure_ascii=False) + "\n")
+    write_json(path / "results.json", results(evaluation, checks))
     drawn = plots(evaluation)
     for name, picture in drawn.items():
         write_text(path / f"{name}.svg", picture)
