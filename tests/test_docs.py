@@ -21,7 +21,7 @@ from accelerate.commands.launch import launch_command_parser
 import safe_sft
 from safe_sft import METHODS, SafeSFTConfig
 from safe_sft.cli import plan
-from safe_sft.cli.main import COMMANDS, RECIPE_COMMANDS
+from safe_sft.cli.main import COMMANDS
 from safe_sft.cli.recipe_arguments import make_parser
 from safe_sft.config.recipes import read_recipe, split_recipe
 from safe_sft.methods.listing import methods_table
@@ -81,12 +81,13 @@ def check_safe_sft(words: list[str]) -> None:
     assert name in COMMANDS, f"there is no command `safe-sft {name}`"
     if "--help" in rest:
         return
-    if name in RECIPE_COMMANDS:
-        check_recipe_command(name, rest)
-    else:
+    module = import_module(f"safe_sft.cli.{name}")
+    if hasattr(module, "add_arguments"):
         parser = argparse.ArgumentParser(allow_abbrev=False)
-        import_module(f"safe_sft.cli.{name}").add_arguments(parser)
+        module.add_arguments(parser)
         run_parser(parser, rest)
+    else:
+        check_recipe_command(name, rest)
 
 
 def check_recipe_command(name: str, words: list[str]) -> None:

@@ -2,6 +2,9 @@
 
 import argparse
 
+from .command import command, options
+from .exits import Status
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
@@ -18,4 +21,10 @@ def run(args: argparse.Namespace) -> int:
     outcomes = run_demo(args.output, args.seed, args.methods)
     print_outcomes(outcomes)
     print(f"Written: {args.output}/results.json and {args.output}/demo.png")
-    return 0
+    return Status.DONE
+
+
+main = command("demo", options("demo", __doc__, add_arguments), run)
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -5,8 +5,11 @@ Answers are greedy. Suites are built in, published, or files. Exit status 1 when
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from .command import command, options
+from .exits import Status
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation, ModelSpec
@@ -31,22 +34,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--adapter", **of_model, help="PEFT adapter of the --model before it")
     models.add_argument("--name", **of_model, help="what to call the --model before it")
     models.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-    models.add_argument("--trust-remote-code", action="store_true", help="run the models' own Python code")
+    models.add_argument("--trust_remote_code", action="store_true", help="run the models' own Python code")
     _add_data(parser.add_argument_group("what they are asked"))
     _add_judges(parser.add_argument_group("who judges"))
     gate = parser.add_argument_group("gate", "ends of 95 %% intervals, so that too few prompts cannot pass")
-    gate.add_argument("--max-asr", type=float, help="bound on attack success, such as 0.05")
-    gate.add_argument("--max-asr-increase", type=float, help="bound on its increase over the first model")
-    gate.add_argument("--max-utility-drop", type=float, help="bound on the drop of right answers")
+    gate.add_argument("--max_asr", type=float, help="bound on attack success, such as 0.05")
+    gate.add_argument("--max_asr_increase", type=float, help="bound on its increase over the first model")
+    gate.add_argument("--max_utility_drop", type=float, help="bound on the drop of right answers")
     parser.add_argument("--output", help="folder for report.html, results.json, answers.jsonl and plots")
-    parser.add_argument("--by-category", action="store_true", help="also print the rates of each category")
+    parser.add_argument("--by_category", action="store_true", help="also print the rates of each category")
 
 
 def _add_data(group: Any) -> None:
     add = group.add_argument
     add("--suite", nargs="+", action="extend", help="names, or files (harmless:FILE if its requests are harmless)")
     add("--prompts", help="one file or Hub data set of harmful requests")
-    add("--prompt-column", default="prompt", help="column of the request, in files (default: prompt)")
+    add("--prompt_column", default="prompt", help="column of the request, in files (default: prompt)")
     add(
         "--attack", nargs="+", default=["none"], help="none, prefill, aoa, suffix:TEXT, …; joined by + to compose them"
     )
@@ -56,43 +59,32 @@ def _add_data(group: Any) -> None:
         action="extend",
         help="gsm8k, sst2 (from the Hub), gsm8k:FILE, sst2:FILE, code:FILE, lm_eval:TASK",
     )
-    add("--allow-code-execution", action="store_true", help="run, in a sandbox, the programs that models write")
+    add("--allow_code_execution", action="store_true", help="run, in a sandbox, the programs that models write")
     add("--limit", type=int, help="at most so many prompts of each suite and task")
-    add("--max-new-tokens", type=int, default=64, help="longest answer to a suite's request, in tokens")
-    add("--batch-size", type=int, default=32, help="prompts answered at a time, per device")
+    add("--max_new_tokens", type=int, default=64, help="longest answer to a suite's request, in tokens")
+    add("--batch_size", type=int, default=32, help="prompts answered at a time, per device")
 
 
 def _add_judges(group: Any) -> None:
     add = group.add_argument
     add("--judge", nargs="+", help="refusal_phrases (default), classifier:MODEL, guard:FAMILY[=MODEL], api:MODEL")
-    add("--judge-labels", nargs="+", default=[], metavar="LABEL=VERDICT", help="verdict of each label of a classifier")
-    add("--judge-batch-size", type=int, default=16, help="answers at a time, of judges that are models")
-    add("--judge-url", default="https://api.openai.com/v1", help="address of the API")
-    add("--judge-key-variable", default="OPENAI_API_KEY", help="environment variable that holds its key")
-    add("--judge-max-cost", type=float, help="cap on the API's cost, in US dollars; needs --judge-prices")
-    add("--judge-prices", type=float, nargs=2, metavar="USD", help="of a million input and output tokens")
-    add("--judge-concurrency", type=int, default=8, help="requests at a time")
+    add("--judge_labels", nargs="+", default=[], metavar="LABEL=VERDICT", help="verdict of each label of a classifier")
+    add("--judge_batch_size", type=int, default=16, help="answers at a time, of judges that are models")
+    add("--judge_url", default="https://api.openai.com/v1", help="address of the API")
+    add("--judge_key_variable", default="OPENAI_API_KEY", help="environment variable that holds its key")
+    add("--judge_max_cost", type=float, help="cap on the API's cost, in US dollars; needs --judge_prices")
+    add("--judge_prices", type=float, nargs=2, metavar="USD", help="of a million input and output tokens")
+    add("--judge_concurrency", type=int, default=8, help="requests at a time")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, write, and check the gate.
-
-    Returns:
-        0, or 1 when a bound of the gate is not kept.
+    """Measure, print, write, and check the gate; the status is 1 when a bound of it is not kept.
 
     Raises:
-        SystemExit: with one line, when the arguments cannot be used.
+        OSError: when a model or a data set cannot be reached.
+        SuiteUnavailable: when nothing could be measured.
+        ValueError: when the arguments cannot be used.
     """
-    from ..evaluation.suites.suite import SuiteUnavailable
-    from ..evaluation.utility.sandbox import SandboxUnavailable
-
-    try:
-        return _run(args)
-    except (ValueError, OSError, ModuleNotFoundError, SandboxUnavailable, SuiteUnavailable) as error:
-        raise SystemExit(f"safe-sft: error: {error}") from error
-
-
-def _run(args: argparse.Namespace) -> int:
     from accelerate import PartialState
 
     from ..evaluation.gate import Bounds, check_gate
@@ -109,61 +101,48 @@ def _run(args: argparse.Namespace) -> int:
             print(f"Report: {os.path.join(args.output, 'report.html')}")
         if checks:
             print_gate(checks)
-    return 0 if all(check.passed for check in checks) else 1
+    return Status.DONE if all(check.passed for check in checks) else Status.NOT_KEPT
 
 
 def _evaluate(args: argparse.Namespace) -> "Evaluation":
     from ..evaluation.answering import AnswerStore
+    from ..evaluation.asked import read_asked
     from ..evaluation.evaluate import Settings, evaluate_models
-    from ..evaluation.suites.suite import SuiteUnavailable
-    from ..evaluation.utility.scored_tasks import utility_task
 
     models, judges = _models(args), _judges(args)
-    suites, unavailable = _suites(args)
-    tasks = []
-    for name in args.utility or []:
-        try:
-            tasks.append(utility_task(name, args.limit, allow_code_execution=args.allow_code_execution))
-        except SuiteUnavailable as error:
-            unavailable.append(str(error))
-    if not suites and not tasks:
-        raise SuiteUnavailable(" ".join(["Nothing could be measured.", *unavailable]))
+    asked = read_asked(
+        args.suite or (),
+        args.prompts,
+        args.utility or (),
+        attacks=args.attack,
+        limit=args.limit,
+        prompt=args.prompt_column,
+        allow_code_execution=args.allow_code_execution,
+    )
     return evaluate_models(
         models,
-        suites,
+        asked.suites,
         judges,
-        tasks,
+        asked.tasks,
         settings=Settings(args.max_new_tokens, args.batch_size, args.dtype, args.trust_remote_code),
         store=AnswerStore(os.path.join(args.output, "cache")) if args.output else None,
-        unavailable=unavailable,
+        unavailable=asked.unavailable,
     )
 
 
 def _models(args: argparse.Namespace) -> "list[ModelSpec]":
     from ..evaluation.evaluate import ModelSpec
 
-    if not args.models or any("model" not in options for options in args.models):
+    if not args.models or any("model" not in given for given in args.models):
         raise ValueError("`--model` is missing. Give a folder or a Hub name.")
     specs: list[ModelSpec] = []
-    for options in args.models:
-        path, adapter = options["model"], options.get("adapter")
-        name = options.get("name") or os.path.basename((adapter or path).rstrip("/"))
+    for given in args.models:
+        path, adapter = given["model"], given.get("adapter")
+        name = given.get("name") or os.path.basename((adapter or path).rstrip("/"))
         taken = {spec.name for spec in specs}
         unique = next(n for n in (name, *(f"{name} ({k})" for k in range(2, len(args.models) + 1))) if n not in taken)
         specs.append(ModelSpec(unique, path, adapter))
     return specs
-
-
-def _suites(args: argparse.Namespace) -> "tuple[list[Any], list[str]]":
-    from ..evaluation import attack_suite, load_suites
-    from ..evaluation.suites.suite import file_suite
-
-    names: Sequence[str] = args.suite or ([] if args.prompts else ["builtin-harmful", "builtin-harmless"])
-    suites, unavailable = load_suites(names, attacks=args.attack, limit=args.limit, prompt=args.prompt_column)
-    if args.prompts:
-        parts = file_suite(args.prompts, prompt=args.prompt_column).split()
-        suites += [attack_suite(part.subset(args.limit), attack) for part in parts for attack in args.attack]
-    return suites, unavailable
 
 
 def _judges(args: argparse.Namespace) -> "list[Callable[[], Any]]":
@@ -173,10 +152,10 @@ def _judges(args: argparse.Namespace) -> "list[Callable[[], Any]]":
     malformed = [text for text in args.judge_labels if "=" not in text]
     if malformed:
         raise ValueError(
-            f"`--judge-labels {malformed[0]}` is not of the form LABEL=VERDICT, such as REJECTION=refused."
+            f"`--judge_labels {malformed[0]}` is not of the form LABEL=VERDICT, such as REJECTION=refused."
         )
     if args.judge_max_cost is not None and args.judge_prices is None:
-        raise ValueError(f"`--judge-max-cost {args.judge_max_cost}` needs `--judge-prices` to reckon with. Give both.")
+        raise ValueError(f"`--judge_max_cost {args.judge_max_cost}` needs `--judge_prices` to reckon with. Give both.")
     options = JudgeOptions(
         labels=dict(text.split("=", 1) for text in args.judge_labels),
         batch_size=args.judge_batch_size,
@@ -188,3 +167,9 @@ def _judges(args: argparse.Namespace) -> "list[Callable[[], Any]]":
         concurrency=args.judge_concurrency,
     )
     return [judge_maker(name, options) for name in dict.fromkeys(args.judge or ["refusal_phrases"])]
+
+
+main = command("evaluate", options("evaluate", __doc__, add_arguments), run)
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -8,7 +8,9 @@ was.
 """
 
 import argparse
-from pathlib import Path
+
+from .command import command, options
+from .exits import Status
 
 ESTIMATORS = ("empirical", "sampled", "mas")
 SPACES = ("weight", "adapter")
@@ -25,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="modules that a fresh LoRA will adapt (space `weight`; rank and scaling do not matter)",
     )
     parser.add_argument("--lora_modules_to_save", nargs="+", help="modules that will be trained in full beside it")
-    parser.add_argument("--safety_dataset", help="safety rows: file or Hub name (default: built-in prompts)")
+    parser.add_argument(
+        "--safety_dataset",
+        help="safety rows: as `safety_dataset_name` of a recipe (default: built-in)",
+    )
     parser.add_argument("--chat_template_path", help="Jinja file of the chat template, as in the recipe that trains")
     parser.add_argument("--estimator", choices=ESTIMATORS, default="empirical", help="mas, or one of those of EWC")
     parser.add_argument(
@@ -55,41 +60,27 @@ def _positive(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Estimate, combine, normalise and write."""
+    """Estimate, write, and say what was written.
+
+    Raises:
+        OSError: when a model or a data set cannot be reached.
+        ValueError: when the arguments do not go together, or the rows cannot be used.
+    """
     from accelerate import PartialState
 
-    from ..importance import Importance, anchor_space, build_importance, discard_partial
-    from ..run.importance import _load, _rows
+    from ..run.importance import ImportanceArguments, make_importance
 
-    if not 0 <= args.decay <= 1:
-        raise SystemExit(f"safe-sft importance: error: `--decay {args.decay}` must lie between 0 and 1.")
-    try:
-        model, tokenizer = _load(args)
-        space = anchor_space(model, args.space)
-        previous = Importance.load(args.previous) if args.previous else None
-        importance = build_importance(
-            model,
-            tokenizer,
-            space,
-            _rows(args, model, tokenizer),
-            estimator=args.estimator,
-            batch_size=args.batch_size,
-            seed=args.seed,
-            folder=Path(args.output),
-            checkpointing=True,
-        )
-        if previous is not None:
-            importance = importance.after(previous, args.decay)
-        importance = importance.normalized(args.normalization)
-    except ValueError as error:
-        raise SystemExit(f"safe-sft importance: error: {error}") from error
+    path, importance = make_importance(ImportanceArguments(**vars(args)))
     if PartialState().is_main_process:
-        path = importance.save(args.output)
         made = importance.provenance
         print(
             f"{path}: {made.estimator} importance in the space '{made.space}' from {made.sequences} rows "
             f"({made.tokens} tokens), {path.stat().st_size / 1e6:.1f} MB, factor {importance.factor:.3g}"
         )
-    PartialState().wait_for_everyone()
-    discard_partial(Path(args.output))
-    return 0
+    return Status.DONE
+
+
+main = command("importance", options("importance", __doc__, add_arguments), run)
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -4,6 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from .command import command, options
+from .exits import Status
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `safe-sft init`."""
@@ -14,20 +17,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu", default="24GB", help="a GPU by name, or its memory (default: 24GB)")
     parser.add_argument("--method", default="der", help="safety method (default: der)")
     parser.add_argument("--output", type=Path, help="file to write; default: print it")
-    parser.add_argument("--force", action="store_true", help="overwrite the file")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    parser.add_argument("--force", dest="overwrite", action="store_true", help=argparse.SUPPRESS)  # its old name
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the recipe."""
-    if args.output is not None and args.output.exists() and not args.force:
-        raise FileExistsError(f"'{args.output}' exists. Give another `--output`, or `--force` to overwrite it.")
+    """Write the recipe.
+
+    Raises:
+        FileExistsError: when the file exists and may not be replaced.
+        ValueError: when the model, the method or the GPU is unknown, or the model does not fit.
+    """
+    if args.output is not None and args.output.exists() and not args.overwrite:
+        raise FileExistsError(f"'{args.output}' exists. Give another `--output`, or `--overwrite` to replace it.")
     from ..planning.write_recipe import write_recipe
     from ..storage.writing import write_text
 
     text = write_recipe(args.model, args.data, args.gpu, args.method, str(args.output or "recipe.yaml"))
     if args.output is None:
         sys.stdout.write(text)
-        return 0
-    write_text(args.output, text)
-    print(f"Wrote {args.output}\nNext: safe-sft plan --config {args.output}")
-    return 0
+    else:
+        write_text(args.output, text)
+        print(f"Wrote {args.output}\nNext: safe-sft plan --config {args.output}")
+    return Status.DONE
+
+
+main = command("init", options("init", __doc__, add_arguments), run)
+
+if __name__ == "__main__":
+    raise SystemExit(main())

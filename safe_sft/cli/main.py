@@ -2,10 +2,11 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 
 from ..version import __version__
-from .exits import ends_processes
+from .exits import DEBUG, Parser
 
 COMMANDS = {
     "init": "write a commented recipe for a model, a data set and a GPU",
@@ -20,12 +21,10 @@ COMMANDS = {
     "demo": "build a tiny aligned model, fine-tune it on poisoned data, compare the methods",
 }
 
-RECIPE_COMMANDS = ("train", "teacher", "plan")
-
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser that lists the subcommands; each has its own `--help`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="safe-sft",
         description="Fine-tune a language model without forgetting its safety alignment.",
         epilog="Each command has its own help: safe-sft COMMAND --help",
@@ -33,28 +32,22 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"safe-sft {__version__}")
+    parser.add_argument(
+        "--debug", action="store_true", help=f"show where an error came from (also {DEBUG}=1); of every command"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         commands.add_parser(name, help=summary, add_help=False)
     return parser
 
 
-@ends_processes
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run `safe-sft` with `argv` (the process's own by default); returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    command = build_parser().parse_args(argv[:1]).command
-    module = import_module(f".{command}", __package__)
-    if command in RECIPE_COMMANDS:  # TRL's own parser reads the recipe
-        return module.main(argv[1:])
-    parser = argparse.ArgumentParser(prog=f"safe-sft {command}", description=module.__doc__, allow_abbrev=False)
-    module.add_arguments(parser)
-    args = parser.parse_args(argv[1:])
-    try:
-        return module.run(args)
-    # Each says value, reason and remedy.
-    except (ValueError, FileNotFoundError, FileExistsError, ConnectionError) as error:
-        parser.exit(2, f"safe-sft {command}: error: {error}\n")
+    own = 2 if argv[:1] == ["--debug"] else 1  # the words up to the command
+    found = build_parser().parse_args(argv[:own])
+    module = import_module(f".{found.command}", __package__)
+    return module.main([*(["--debug"] if found.debug else []), *argv[own:]])
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """`safe-sft merge`: merge a tuned model back with the aligned one, or measure which weight to merge with."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .command import command, options
+from .exits import Status
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..merging.loaded import LoadedMerge
-    from ..merging.sweep import Scores, Sweep
+    from ..merging.sweep import Sweep
 
 _TENTHS = ",".join(f"{tenth / 10:g}" for tenth in range(11))
 
@@ -25,10 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--output", help="Folder to write; with --sweep, the selected merge goes there.")
     add("--dtype", help="float32, float16 or bfloat16 (default: that of the tuned model).")
-    add("--max_shard_size", "--max-shard-size", default="5GB", help="Of a file of a full model (default: 5GB).")
+    add("--max_shard_size", default="5GB", help="Of a file of a full model (default: 5GB).")
     add("--overwrite", action="store_true", help="Replace an output folder that is not empty.")
-    add("--push_to_hub", "--push-to-hub", action="store_true", help="Upload the output folder.")
-    add("--hub_model_id", "--hub-model-id", help="Hub repository (default: the name of the output folder).")
+    add("--push_to_hub", action="store_true", help="Upload the output folder.")
+    add("--hub_model_id", help="Hub repository (default: the name of the output folder).")
     sweep = parser.add_argument_group("choosing the weight")
     add = sweep.add_argument
     add(
@@ -38,18 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="Measure ASR and task accuracy at each weight; table and curve go to DIR (default: merge-sweep).",
     )
-    add("--task_file", "--task-file", help="JSONL of `prompt` and `completion`: right if the answer starts with it.")
+    add("--task_file", help="JSONL of `prompt` and `completion`: right if the answer starts with it.")
     add("--prompts", help="JSONL of harmful requests in `prompt` (default: the built-in held-out ones).")
-    add("--max_asr", "--max-asr", type=float, help="Select the most accurate weight whose ASR is at most this.")
-    add("--max_new_tokens", "--max-new-tokens", type=int, default=64, help="Of an answer to a request (default: 64).")
-    add("--batch_size", "--batch-size", type=int, default=32, help="Prompts answered at a time (default: 32).")
+    add("--max_asr", type=float, help="Select the most accurate weight whose ASR is at most this.")
+    add("--max_new_tokens", type=int, default=64, help="Of an answer to a request (default: 64).")
+    add("--batch_size", type=int, default=32, help="Prompts answered at a time (default: 32).")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Merge, or sweep and then merge with the selected weight.
-
-    Returns:
-        0, or 1 when no weight keeps the bound on the ASR.
+    """Merge, or sweep and then merge with the selected weight; the status is 1 when no weight keeps the bound.
 
     Raises:
         ValueError: when arguments are missing or contradict each other.
@@ -60,20 +60,20 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     if args.sweep is None:
         _merge(args, args.weight, console)
-        return 0
+        return Status.DONE
     sweep = _sweep(args)
     console.print(sweep.table())
     console.print(f"Table and curve: {args.sweep}", markup=False)
     if args.max_asr is None:
-        return 0
+        return Status.DONE
     if sweep.selected is None:
         console.print(
             f"No weight keeps the ASR at or below {args.max_asr:g}. Raise --max_asr, or try smaller weights."
         )
-        return 1
+        return Status.NOT_KEPT
     if args.output is not None:
         _merge(args, sweep.selected.weight, console)
-    return 0
+    return Status.DONE
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -114,48 +114,26 @@ def _merge(args: argparse.Namespace, weight: "str | float", console: "Console") 
 
 
 def _sweep(args: argparse.Namespace) -> "Sweep":
-    from pathlib import Path
-
-    from ..data import builtin_prompts
     from ..merging.loaded import load_merge
-    from ..merging.sweep import _measure, run_sweep
+    from ..merging.sweep import SweepData, measure, read_weights, run_sweep
     from ..storage.folders import check_output
 
-    weights = _weights(args)
+    weights = read_weights(args.weight or _TENTHS, args.method)
     if args.output is not None:
         check_output(Path(args.output), overwrite=args.overwrite)
-    task = _rows(args.task_file, "prompt", "completion")
-    if args.prompts is None:
-        prompts = [prompt.prompt for prompt in builtin_prompts("harmful_heldout")]
-    else:
-        prompts = [row["prompt"] for row in _rows(args.prompts, "prompt")]
-
-    def evaluate(merged: "LoadedMerge") -> "Scores":
-        return _measure(merged, prompts, task, args)
-
-    sweep = run_sweep(load_merge(args.aligned, args.tuned, args.method, args.dtype), weights, evaluate, args.max_asr)
+    data = SweepData.read(args.task_file, args.prompts)
+    sweep = run_sweep(
+        load_merge(args.aligned, args.tuned, args.method, args.dtype),
+        weights,
+        lambda merged: measure(merged, data, max_new_tokens=args.max_new_tokens, batch_size=args.batch_size),
+        args.max_asr,
+    )
     named = ("aligned", "tuned", "method", "dtype", "task_file", "prompts", "max_new_tokens")
     sweep.save(Path(args.sweep), {name: getattr(args, name) for name in named})
     return sweep
 
 
-def _rows(name: str, *columns: str) -> list[dict]:
-    from ..data import load_rows
+main = command("merge", options("merge", __doc__, add_arguments), run)
 
-    rows = load_rows(name, split="train")
-    missing = [column for column in columns if column not in rows.column_names]
-    if missing:
-        raise ValueError(f"'{name}' has the columns {rows.column_names}. It needs one named `{missing[0]}`.")
-    return list(rows)
-
-
-def _weights(args: argparse.Namespace) -> list[float]:
-    from ..merging import MergeWeights
-
-    weights = []
-    for text in (args.weight or _TENTHS).split(","):
-        weight = MergeWeights.read(text.strip(), args.method)
-        if weight.patterns or weight.default is None:
-            raise ValueError(f"`--sweep` compares numbers, and `--weight {text}` is a file of patterns. Give a list.")
-        weights.append(weight.default)
-    return weights
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -7,17 +7,16 @@ Takes what `safe-sft train` takes. No weights are loaded, and nothing is downloa
 
 import argparse
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from .exits import one_line_errors
-from .recipe_arguments import parse
+from .command import command
+from .exits import Parser, Status, one_line_errors
+from .recipe_arguments import Arguments
+from .recipe_arguments import parse as parse_recipe
 
 
 def options() -> argparse.ArgumentParser:
     """The options of this command, beside those of `safe-sft train`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="safe-sft plan",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -39,21 +38,29 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Entry point, also of `python -m safe_sft.cli.plan`; returns the exit status."""
-    own, rest = options().parse_known_args(sys.argv[1:] if argv is None else argv)
-    with one_line_errors("plan"):
-        from ..planning import GPUS, UTILIZATION, find_gpus, make_plan, print_plan
-        from ..planning.local_rows import _rows
+def parse(argv: list[str]) -> tuple[argparse.Namespace, Arguments]:
+    """The options of this command, and the arguments of the recipe, as on a CPU: it is planned on any machine."""
+    own, rest = options().parse_known_args(argv)
+    return own, parse_recipe([*rest, "--use_cpu", "true"], "plan")
 
-        gpus = list(GPUS.values()) if own.gpu is None else find_gpus(own.gpu)
-        utilization = UTILIZATION if own.utilization is None else own.utilization
-        if not 0 < utilization <= 1:
-            raise ValueError(f"`--utilization {utilization}` must be above 0 and at most 1.")
-        # A recipe for a GPU is planned on any machine.
-        script, args, model, mixture = parse([*rest, "--use_cpu", "true"], "plan")
-        with _quiet():
-            task, safety = _rows(own, script, args, model, mixture)
+
+def run(parsed: tuple[argparse.Namespace, Arguments]) -> int:
+    """Print the plan.
+
+    Raises:
+        ValueError: when the GPU or the model is unknown, or the data cannot be used.
+    """
+    from ..planning import GPUS, UTILIZATION, find_gpus, make_plan, print_plan
+    from ..planning.local_rows import local_rows
+
+    own, arguments = parsed
+    script, args, model, _ = arguments
+    gpus = list(GPUS.values()) if own.gpu is None else find_gpus(own.gpu)
+    utilization = UTILIZATION if own.utilization is None else own.utilization
+    if not 0 < utilization <= 1:
+        raise ValueError(f"`--utilization {utilization}` must be above 0 and at most 1.")
+    with one_line_errors("plan", TypeError):
+        task, safety = local_rows(*arguments, rows=own.rows, row_tokens=own.row_tokens)
         plan = make_plan(
             args,
             model,
@@ -67,20 +74,10 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(plan.to_dict(gpus), indent=2))
     else:
         print_plan(plan, gpus)
-    return 0
+    return Status.DONE
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Progress bars of `datasets` would get between the lines of JSON and those who read them."""
-    from datasets.utils.logging import disable_progress_bar, enable_progress_bar
-
-    disable_progress_bar()
-    try:
-        yield
-    finally:
-        enable_progress_bar()
-
+main = command("plan", parse, run)
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -7,7 +7,9 @@ A column `poisoned` tells the rows apart. Training does the same on the fly with
 
 import argparse
 from pathlib import Path
-from typing import Any
+
+from .command import command, options
+from .exits import Status
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 
@@ -35,20 +37,20 @@ def run(args: argparse.Namespace) -> int:
         FileExistsError: when the output exists.
     """
     _check(args)
-    from ..data.files import load_rows
+    from ..data.files import load_rows, write_rows
     from ..data.mixing import POISONED, mix
     from ..data.poison import load_poison
 
     rows = load_rows(args.input, split=args.split)
     poison = load_poison(args.kind, args.dataset, args.trigger)
     mixed = mix(rows, seed=args.seed, size=args.size, poison=poison, poison_ratio=args.ratio)
-    _write(mixed, Path(args.output))
+    write_rows(mixed, Path(args.output))
     poisoned = sum(mixed[POISONED])
     print(
         f"{len(mixed)} rows, {poisoned} of them poisoned ({poisoned / len(mixed):.4f}; kind {args.kind}, from "
         f"{poison.source}): {args.output}"
     )
-    return 0
+    return Status.DONE
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -65,18 +67,7 @@ def _check(args: argparse.Namespace) -> None:
         raise FileExistsError(f"`--output {args.output}` exists. Add `--overwrite`, or choose another file.")
 
 
-def _write(rows: Any, path: Path) -> None:
-    if path.suffix == ".csv" and any(not hasattr(feature, "dtype") for feature in rows.features.values()):
-        raise ValueError(
-            f"`--output {path}` cannot hold chat messages: CSV has texts alone. Choose .jsonl or .parquet."
-        )
-    from ..storage.writing import complete_file
+main = command("poison", options("poison", __doc__, add_arguments), run)
 
-    with complete_file(path) as temporary:
-        if path.suffix == ".csv":
-            rows.to_csv(temporary)
-        elif path.suffix == ".parquet":
-            rows.to_parquet(temporary)
-        else:
-            is_list = path.suffix == ".json"  # `datasets` writes a list in one batch only
-            rows.to_json(temporary, len(rows) if is_list else None, lines=not is_list, force_ascii=False)
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -7,12 +7,13 @@ The token is that of `hf auth login` or of the environment (HF_TOKEN).
 """
 
 import argparse
-import sys
+
+from .command import command, options
+from .exits import Status, say_error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; imports nothing heavy."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("folder", help="what `safe-sft train`, `merge`, `importance` or `teacher` wrote")
     add("--repo", required=True, help="name on the Hub, such as me/my-model; created where it does not exist")
@@ -24,28 +25,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="push these too, which stay behind otherwise: checkpoint-*, training_args.bin, …",
     )
-    add("--ignore_gate", "--ignore-gate", action="store_true", help="push a model that failed its safety gate")
+    add("--ignore_gate", action="store_true", help="push a model that failed its safety gate")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Push.
-
-    Returns:
-        0, or 1 when the Hub was not reached or said no.
+    """Push; the status is 1 when the model failed its gate.
 
     Raises:
         FileNotFoundError: when there is no such folder.
-        ValueError: when it holds nothing that can be pushed.
+        HubError: when the Hub was not reached or said no.
+        ValueError: when the folder holds nothing that can be pushed.
     """
-    from ..hub.push import push_folder
-    from ..storage.hub import HubError
+    from ..hub.push import PushRefused, push_folder
 
     try:
         url = push_folder(
             args.folder, args.repo, private=args.private, include=args.include, ignore_gate=args.ignore_gate
         )
-    except HubError as error:
-        print(f"safe-sft push: error: {error}", file=sys.stderr)
-        return 1
+    except PushRefused as error:
+        say_error("push", error)
+        return Status.NOT_KEPT
     print(f"Pushed to {url}")
-    return 0
+    return Status.DONE
+
+
+main = command("push", options("push", __doc__, add_arguments), run)
+
+if __name__ == "__main__":
+    raise SystemExit(main())

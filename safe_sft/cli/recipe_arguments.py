@@ -11,16 +11,20 @@ from ..config.recipes import read_recipe, split_recipe
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
 from ..methods.listing import field_notes
-from .exits import one_line_errors
+from .exits import Parser, one_line_errors
 
 Arguments = tuple[SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtureConfig]
+
+
+class RecipeParser(Parser, TrlParser):
+    """TRL's parser, which says in one line what is wrong."""
 
 
 def make_parser(command: str) -> TrlParser:
     """TRL's parser over the script, trainer, model and mixture arguments; abbreviations are not accepted."""
     types: Any = (SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtureConfig)
-    usage = f"safe-sft {command} [--config RECIPE] [--FIELD VALUE ...]"  # all fields would bury an error
-    parser = TrlParser(types, prog=f"safe-sft {command}", usage=usage, allow_abbrev=False)
+    usage = f"safe-sft {command} [--config RECIPE] [--FIELD VALUE ...]"  # all fields would bury the rest of the help
+    parser = RecipeParser(types, prog=f"safe-sft {command}", usage=usage, allow_abbrev=False)
     notes = field_notes()
     for action in parser._actions:
         if action.dest in notes:
@@ -30,7 +34,7 @@ def make_parser(command: str) -> TrlParser:
 
 def parse(argv: list[str], command: str = "train") -> Arguments:
     """Read `argv` and its recipe, with what that extends."""
-    with one_line_errors(command), tempfile.TemporaryDirectory() as folder:
+    with one_line_errors(command, TypeError), tempfile.TemporaryDirectory() as folder:
         path, arguments = split_recipe(argv)
         if path is not None:  # TRL's parser takes one file
             resolved = Path(folder) / "recipe.yaml"

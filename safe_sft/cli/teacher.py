@@ -3,23 +3,24 @@
 Takes what `safe-sft train` takes. Run it on the same number of processes or another; a build that was stopped goes on.
 """
 
-import sys
+from functools import partial
 
-from .exits import ends_processes, one_line_errors
-from .recipe_arguments import parse
+from .command import command
+from .exits import Status, one_line_errors
+from .recipe_arguments import Arguments, parse
 
 
-@ends_processes
-def main(argv: list[str] | None = None) -> int:
-    """Entry point, also of `python -m safe_sft.cli.teacher`; returns the exit status."""
+def run(arguments: Arguments) -> int:
+    """Build the cache, and say where it is."""
     from ..run import build_teacher
 
-    arguments = parse(sys.argv[1:] if argv is None else argv, "teacher")
-    with one_line_errors("teacher"):
+    with one_line_errors("teacher", TypeError):
         folder = build_teacher(*arguments)
     print(f"Teacher cache: {folder}\nTrain from it with `teacher_cache: {folder}` in the recipe.")
-    return 0
+    return Status.DONE
 
+
+main = command("teacher", partial(parse, command="teacher"), run)
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -6,31 +6,41 @@
 The arguments are those of `trl sft`, those of `SafeSFTConfig`, and the safety data below.
 """
 
-import sys
+from typing import Any
 
 from ..config.recipes import resolved_recipe
-from .exits import ends_processes, one_line_errors
-from .recipe_arguments import parse
+from .command import command
+from .exits import Status, one_line_errors, say_error
+from .recipe_arguments import Arguments
+from .recipe_arguments import parse as parse_recipe
 
 
-@ends_processes
-def main(argv: list[str] | None = None) -> int:
-    """Entry point, also of `python -m safe_sft.cli.train`; returns the exit status."""
+def parse(argv: list[str]) -> tuple[Arguments, dict[str, Any]]:
+    """The arguments, and the one recipe that stands for them."""
+    return parse_recipe(argv, "train"), resolved_recipe(argv)
+
+
+def run(parsed: tuple[Arguments, dict[str, Any]]) -> int:
+    """Train; the status says whether the bounds were kept, which the model is saved without, too."""
     from ..run import PushRefused, build_run, require_checkpoint, train
-    from ..storage.hub import HubError
+    from ..trainer.callbacks import why_stopped
 
-    argv = sys.argv[1:] if argv is None else argv
-    arguments = parse(argv)
-    with one_line_errors("train"):
-        require_checkpoint(arguments[1])
-        run = build_run(*arguments, recipe=resolved_recipe(argv))
+    arguments, recipe = parsed
+    require_checkpoint(arguments[1])
+    with one_line_errors("train", TypeError):
+        prepared = build_run(*arguments, recipe=recipe)
     try:
-        train(run)
-    except (HubError, PushRefused) as error:  # the model is saved
-        print(f"safe-sft train: error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        train(prepared)
+    except PushRefused as error:
+        say_error("train", error)
+        return Status.NOT_KEPT
+    if stopped := why_stopped(prepared.trainer):
+        say_error("train", stopped)
+        return Status.NOT_KEPT
+    return Status.DONE
 
+
+main = command("train", parse, run)
 
 if __name__ == "__main__":
     raise SystemExit(main())

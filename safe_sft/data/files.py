@@ -1,7 +1,12 @@
 """Data sets by file name or Hub name."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ..storage.writing import complete_file
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 # File suffix -> builder of `datasets.load_dataset`.
 FILE_BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
@@ -44,3 +49,25 @@ def load_rows(name: str, config: str | None = None, split: str | None = None, st
             f"'{name}' cannot be read: {reason[:300]}. Give every row the same columns, and every line of a .jsonl "
             "one JSON object."
         ) from error
+
+
+def write_rows(rows: "Dataset", path: Path) -> None:
+    """Write a .jsonl, .json, .csv or .parquet file, whole or not at all; its folder is made.
+
+    Args:
+        rows: what to write.
+        path: the file; its suffix says in which form.
+
+    Raises:
+        ValueError: when the form cannot hold the rows.
+    """
+    if path.suffix == ".csv" and any(not hasattr(feature, "dtype") for feature in rows.features.values()):
+        raise ValueError(f"'{path}' cannot hold chat messages: CSV has texts alone. Choose .jsonl or .parquet.")
+    with complete_file(path) as temporary:
+        if path.suffix == ".csv":
+            rows.to_csv(temporary)
+        elif path.suffix == ".parquet":
+            rows.to_parquet(temporary)
+        else:
+            is_list = path.suffix == ".json"  # `datasets` writes a list in one batch only
+            rows.to_json(temporary, len(rows) if is_list else None, lines=not is_list, force_ascii=False)

@@ -8,6 +8,10 @@ from .folders import ModelFolder, open_folder
 from .safety import failed_checks, read_safety
 
 
+class PushRefused(ValueError):
+    """The model failed its gate."""
+
+
 def push_folder(
     path: str | Path,
     repo: str,
@@ -32,7 +36,8 @@ def push_folder(
 
     Raises:
         HubError: when the push failed, with how to push again.
-        ValueError: when the folder holds nothing that is known, or a model that failed its gate.
+        PushRefused: when the model failed its gate; it is a `ValueError`.
+        ValueError: when the folder holds nothing that is known.
     """
     folder = open_folder(path)
     if isinstance(folder, ModelFolder):
@@ -45,7 +50,7 @@ def push_folder(
 def _check_gate(path: str | Path, ignore: bool) -> None:
     failed = failed_checks(read_safety(path) or {})
     if failed and not ignore:
-        raise ValueError(
+        raise PushRefused(
             f"The model in '{path}' failed its safety gate: {' '.join(failed)} Push it anyway with `--ignore_gate`; "
             "its card says that it failed."
         )

@@ -1,34 +1,21 @@
 """Choosing the weight of a merge: safety and utility at each weight, as table, curve and file."""
 
-import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..data import builtin_prompts, load_rows, prompt_token_ids
+from ..evaluation import Rate, measure_asr
 from ..storage.writing import complete_file, write_json
 from .loaded import LoadedMerge
+from .weights import MergeWeights
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 SWEEP_FILE = "sweep.json"
 CURVE_FILE = "sweep.png"
-
-
-class Proportion(Protocol):
-    """A share of trials with its uncertainty; `safe_sft.evaluation.Rate` is one."""
-
-    @property
-    def value(self) -> float:
-        """The share."""
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Its 95 % interval."""
-
-    def as_dict(self) -> dict[str, float | int]:
-        """For JSON."""
 
 
 class Scores(NamedTuple):
@@ -40,9 +27,9 @@ class Scores(NamedTuple):
         accuracy: on the task.
     """
 
-    asr: Proportion
-    degenerate: Proportion
-    accuracy: Proportion
+    asr: Rate
+    degenerate: Rate
+    accuracy: Rate
 
 
 class SweepPoint(NamedTuple):
@@ -131,6 +118,62 @@ class Sweep:
             figure.savefig(temporary, dpi=150, format="png")
 
 
+class SweepData(NamedTuple):
+    """What the merges are data.
+
+    Attributes:
+        requests: harmful ones.
+        task: rows of `prompt` and `completion`; an answer is right if it starts with the completion.
+    """
+
+    requests: list[Any]
+    task: list[Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, task: str, requests: str | None = None) -> "SweepData":
+        """Read both.
+
+        Args:
+            task: file or Hub name of the task's rows.
+            requests: the same of requests in a column `prompt`; None takes the built-in held-out ones.
+
+        Raises:
+            FileNotFoundError: when a file does not exist.
+            ValueError: when a column is missing.
+        """
+        rows = _rows(task, "prompt", "completion")
+        if requests is None:
+            return cls([prompt.prompt for prompt in builtin_prompts("harmful_heldout")], rows)
+        return cls([row["prompt"] for row in _rows(requests, "prompt")], rows)
+
+
+def _rows(name: str, *columns: str) -> list[Mapping[str, Any]]:
+    rows = load_rows(name, split="train")
+    missing = [column for column in columns if column not in rows.column_names]
+    if missing:
+        raise ValueError(f"'{name}' has the columns {rows.column_names}. It needs one named `{missing[0]}`.")
+    return list(rows)
+
+
+def read_weights(text: str, method: str) -> list[float]:
+    """The numbers of a list such as `0,0.5,1`.
+
+    Args:
+        text: numbers with commas between them.
+        method: of the merge, which says what a weight may be.
+
+    Raises:
+        ValueError: when one is no number, or out of range.
+    """
+    weights = []
+    for part in text.split(","):
+        weight = MergeWeights.read(part.strip(), method)
+        if weight.patterns or weight.default is None:
+            raise ValueError(f"`--sweep` compares numbers, and `--weight {part}` is a file of patterns. Give a list.")
+        weights.append(weight.default)
+    return weights
+
+
 def run_sweep(
     merged: LoadedMerge,
     weights: Sequence[float],
@@ -154,24 +197,36 @@ def run_sweep(
     return Sweep(tuple(points()), max_asr)
 
 
-def _error(share: Proportion) -> tuple[float, float]:
+def _error(share: Rate) -> tuple[float, float]:
     """Lengths of the two error bars."""
     low, high = share.interval
     return share.value - low, high - share.value
 
 
-def _measure(merged: "LoadedMerge", prompts: list, task: list[dict], args: argparse.Namespace) -> "Scores":
-    from ..evaluation import Rate, measure_asr
+def measure(merged: LoadedMerge, data: SweepData, *, max_new_tokens: int, batch_size: int) -> Scores:
+    """Attack success and task accuracy of a merge as it is.
 
-    model, tokenizer = merged.model, merged.tokenizer
-    report = measure_asr(model, tokenizer, prompts, max_new_tokens=args.max_new_tokens, batch_size=args.batch_size)
-    right = _right_answers(merged, task, args.batch_size)
-    return Scores(report.asr, report.degenerate, Rate(right, len(task)))
+    Args:
+        merged: from `load_merge`.
+        data: harmful requests, and the task.
+        max_new_tokens: longest answer to a request, in tokens.
+        batch_size: prompts answered at a time.
+    """
+    report = measure_asr(
+        merged.model, merged.tokenizer, data.requests, max_new_tokens=max_new_tokens, batch_size=batch_size
+    )
+    right = right_answers(merged, data.task, batch_size)
+    return Scores(report.asr, report.degenerate, Rate(right, len(data.task)))
 
 
-def _right_answers(merged: "LoadedMerge", task: list[dict], batch_size: int) -> int:
-    """How many greedy answers start with the completion of their row."""
-    from ..data import prompt_token_ids
+def right_answers(merged: LoadedMerge, task: Sequence[Mapping[str, Any]], batch_size: int) -> int:
+    """How many greedy answers start with the completion of their row.
+
+    Args:
+        merged: from `load_merge`.
+        task: rows of `prompt` and `completion`.
+        batch_size: prompts answered at a time.
+    """
     from ..models.generation import generate
 
     tokenizer = merged.tokenizer
@@ -190,5 +245,5 @@ def _right_answers(merged: "LoadedMerge", task: list[dict], batch_size: int) -> 
     return sum(text.strip().startswith(answer) for text, answer in zip(texts, wanted, strict=True))
 
 
-def _text(completion: "str | list[dict]") -> str:
+def _text(completion: str | list[dict]) -> str:
     return (completion if isinstance(completion, str) else completion[-1]["content"]).strip()

@@ -1,48 +1,73 @@
 """The rows that a recipe trains on and replays, as far as data and tokenizer are on this machine."""
 
-import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from datasets.utils.logging import disable_progress_bar, enable_progress_bar
+from transformers import AutoTokenizer
 from trl import DatasetMixtureConfig, ModelConfig
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
 from ..data.files import FILE_BUILDERS
+from ..models.folders import tokenizer_source
+from ..run.data import load_splits, safety_rows, split_of, task_data
+from ..run.measure import Questions
+from ..trainer.safety_set import SafetySet
+from .data import Rows, assumed_rows, assumed_safety_rows, count_safety_rows, count_task_rows
 
 #: Longest row that is assumed where neither `max_length` nor the data says.
 _ASSUMED_LENGTH = 1024
 
 
-def _rows(
-    own: argparse.Namespace,
+def local_rows(
     script: SafeScriptArguments,
     args: SafeSFTConfig,
     model: ModelConfig,
     mixture: DatasetMixtureConfig,
-) -> tuple[Any, Any]:
-    """Task rows and safety rows: counted where data and tokenizer are on this machine, else assumed."""
-    from ..run.data import safety_rows
-    from . import assumed_rows, assumed_safety_rows, count_safety_rows
+    *,
+    rows: int | None = None,
+    row_tokens: int | None = None,
+) -> tuple[Rows, Rows]:
+    """Task rows and safety rows: counted where data and tokenizer are on this machine, else assumed.
 
-    tokenizer = _local_tokenizer(model, script.adapter_name_or_path)
-    length = own.row_tokens or args.max_length or _ASSUMED_LENGTH
-    local = _local_task_rows(script, args, mixture, model)
-    task = None
-    if local is not None and tokenizer is not None and not (own.rows or own.row_tokens):
-        task = _counted(local, tokenizer, args.max_length)
-    if task is None:
-        task = assumed_rows(own.rows or (script.task_size if local is None else len(local)), length, "task rows")
-    name = script.safety_dataset_name
-    if name is not None and not _is_local(name):
-        return task, assumed_safety_rows(None, args.max_length, args.replay_max_new_tokens)
-    return task, count_safety_rows(safety_rows(script), tokenizer, args.max_length, args.replay_max_new_tokens)
+    Args:
+        script: which data.
+        args: how to train.
+        model: which model and adapter.
+        mixture: TRL's mixture of data sets, instead of `script.dataset_name`.
+        rows: how many rows the task has; None counts them.
+        row_tokens: how many tokens each of them has; None counts them.
+    """
+    with _quiet():
+        tokenizer = _local_tokenizer(model, script.adapter_name_or_path)
+        length = row_tokens or args.max_length or _ASSUMED_LENGTH
+        local = _local_task_rows(script, args, mixture, model)
+        task = None
+        if local is not None and tokenizer is not None and not (rows or row_tokens):
+            task = _counted(local, tokenizer, args.max_length)
+        if task is None:
+            task = assumed_rows(rows or (script.task_size if local is None else len(local)), length, "task rows")
+        name = script.safety_dataset_name
+        if name is not None and not _is_local(name):
+            return task, assumed_safety_rows(None, args.max_length, args.replay_max_new_tokens)
+        return task, count_safety_rows(safety_rows(script), tokenizer, args.max_length, args.replay_max_new_tokens)
 
 
-def _counted(rows: Any, tokenizer: Any, max_length: int | None) -> Any:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Progress bars of `datasets` would get between the lines of JSON and those who read them."""
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        enable_progress_bar()
+
+
+def _counted(rows: Any, tokenizer: Any, max_length: int | None) -> Rows | None:
     """The rows, tokenised; None where they are in a form that only TRL reads."""
-    from . import count_task_rows
-
     try:
         return count_task_rows(rows, tokenizer, max_length)
     except ValueError:
@@ -51,10 +76,6 @@ def _counted(rows: Any, tokenizer: Any, max_length: int | None) -> Any:
 
 def _local_tokenizer(model: ModelConfig, adapter: str | None) -> Any:
     """The tokenizer of the adapter, or of the model, where it is on this machine, else None."""
-    from transformers import AutoTokenizer
-
-    from ..models.folders import tokenizer_source
-
     try:
         source = tokenizer_source(str(model.model_name_or_path), adapter)
         return AutoTokenizer.from_pretrained(source, local_files_only=True)
@@ -66,10 +87,6 @@ def _local_task_rows(
     script: SafeScriptArguments, args: SafeSFTConfig, mixture: DatasetMixtureConfig, model: ModelConfig
 ) -> Any:
     """The training rows where they are on this machine, else None; poison, which replaces rows, is not drawn."""
-    from ..run.data import load_splits, split_of, task_data
-    from ..run.measure import Questions
-    from ..trainer.safety_set import SafetySet
-
     if script.task:
         names = [script.task_path]
     else:

@@ -5,11 +5,8 @@ from transformers.trainer_utils import HubStrategy
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
 from ..evaluation import Bounds, Check, Evaluation, check_gate, trials_for_bound
+from ..hub.push import PushRefused
 from .measure import Questions
-
-
-class PushRefused(RuntimeError):
-    """The model failed its gate."""
 
 
 def push_strategy(script: SafeScriptArguments, args: SafeSFTConfig) -> HubStrategy:

@@ -1,17 +1,113 @@
-"""The model, the tokenizer and the rows that `safe-sft importance` estimates with."""
+"""What `safe-sft importance` does: load a model and safety rows, estimate, combine, normalise, write."""
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-def _load(args: argparse.Namespace) -> tuple[Any, Any]:
-    from accelerate import PartialState
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from ..config.safe_sft_config import SafeSFTConfig
+from ..config.script_arguments import SafeScriptArguments
+from ..data import TokenizedRow
+from ..importance import Importance, anchor_space, build_importance, discard_partial
+from ..models.folders import tokenizer_source
+from ..storage.names import IMPORTANCE_FILE
+from ..trainer.safety_set import SafetySet
+from .data import safety_rows
 
-    from ..models.folders import tokenizer_source
 
-    device = PartialState().device
+@dataclass(frozen=True)
+class ImportanceArguments:
+    """What importance is estimated from, and how; defaults are those of the command.
+
+    Attributes:
+        model: folder or Hub name of the aligned model.
+        output: folder to write to.
+        adapter: LoRA adapter that was trained before and is tuned further; None for a fresh one.
+        lora_target_modules: modules that a fresh LoRA will adapt.
+        lora_modules_to_save: modules that will be trained in full beside it.
+        safety_dataset: safety rows, as in `safety_dataset_name`; None for the built-in prompts.
+        chat_template_path: Jinja file of the chat template; None for that of the tokenizer.
+        estimator: `empirical`, `sampled` or `mas`.
+        space: `weight` or `adapter`; None chooses by the adapter.
+        batch_size: rows at a time, per device.
+        max_length: rows are cut to so many tokens.
+        max_new_tokens: longest answer to a prompt without one, in tokens.
+        normalization: `mean` or `none`.
+        previous: importance of the stage before: folder or Hub name.
+        decay: what the stage before still counts, from 0 to 1.
+        seed: decides which answers `sampled` draws.
+        dtype: `auto`, or the precision of the weights.
+        load_in_4bit: whether the model is quantised as in the QLoRA recipes.
+        trust_remote_code: whether Python code that comes with the model may run.
+    """
+
+    model: str
+    output: str
+    adapter: str | None
+    lora_target_modules: list[str]
+    lora_modules_to_save: list[str] | None
+    safety_dataset: str | None
+    chat_template_path: str | None
+    estimator: str
+    space: str | None
+    batch_size: int
+    max_length: int
+    max_new_tokens: int
+    normalization: str
+    previous: str | None
+    decay: float
+    seed: int
+    dtype: str
+    load_in_4bit: bool
+    trust_remote_code: bool
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"`--decay {self.decay}` must lie between 0 and 1.")
+
+
+def make_importance(args: ImportanceArguments) -> tuple[Path, Importance]:
+    """Estimate, combine, normalise and write; every process must call it.
+
+    Args:
+        args: from which model and rows, and how.
+
+    Returns:
+        The file, and what is in it.
+
+    Raises:
+        OSError: when a model or a data set cannot be reached.
+        ValueError: when the arguments do not go together, or the rows cannot be used.
+    """
+    model, tokenizer = _load(args)
+    space = anchor_space(model, args.space)
+    previous = Importance.load(args.previous) if args.previous else None
+    importance = build_importance(
+        model,
+        tokenizer,
+        space,
+        _tokenized_rows(args, model, tokenizer),
+        estimator=args.estimator,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        folder=Path(args.output),
+        checkpointing=True,
+    )
+    if previous is not None:
+        importance = importance.after(previous, args.decay)
+    importance = importance.normalized(args.normalization)
+    if PartialState().is_main_process:
+        importance.save(args.output)
+    PartialState().wait_for_everyone()
+    discard_partial(Path(args.output))
+    return Path(args.output) / IMPORTANCE_FILE, importance
+
+
+def _load(args: ImportanceArguments) -> tuple[Any, Any]:
+    """The model with the adapter that is or will be trained, and its tokenizer."""
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -23,7 +119,7 @@ def _load(args: argparse.Namespace) -> tuple[Any, Any]:
         dtype=args.dtype,
         trust_remote_code=args.trust_remote_code,
         quantization_config=nf4 if args.load_in_4bit else None,
-        device_map={"": device},
+        device_map={"": PartialState().device},
     )
     source = tokenizer_source(args.model, args.adapter)
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=args.trust_remote_code)
@@ -32,9 +128,7 @@ def _load(args: argparse.Namespace) -> tuple[Any, Any]:
     return _with_adapter(args, model), tokenizer
 
 
-def _with_adapter(args: argparse.Namespace, model: Any) -> Any:
-    from peft import LoraConfig, PeftModel, get_peft_model
-
+def _with_adapter(args: ImportanceArguments, model: Any) -> Any:
     if args.adapter:
         return PeftModel.from_pretrained(model, args.adapter, is_trainable=True)
     if args.space == "adapter":
@@ -49,12 +143,8 @@ def _with_adapter(args: argparse.Namespace, model: Any) -> Any:
     return get_peft_model(model, config)
 
 
-def _rows(args: argparse.Namespace, model: Any, tokenizer: Any) -> list:
-    from ..config.safe_sft_config import SafeSFTConfig
-    from ..data import load_rows
-    from ..trainer.safety_set import SafetySet
-
-    dataset = load_rows(args.safety_dataset, split="train") if args.safety_dataset else None
+def _tokenized_rows(args: ImportanceArguments, model: Any, tokenizer: Any) -> list[TokenizedRow]:
+    rows = safety_rows(SafeScriptArguments(safety_dataset_name=args.safety_dataset))
     config = SafeSFTConfig(
         args.output,
         max_length=args.max_length,
@@ -62,4 +152,4 @@ def _rows(args: argparse.Namespace, model: Any, tokenizer: Any) -> list:
         bf16=False,
         report_to="none",
     )
-    return SafetySet.read(dataset).tokenize(model, tokenizer, config)
+    return SafetySet.read(rows).tokenize(model, tokenizer, config)

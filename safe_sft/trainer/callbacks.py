@@ -89,6 +89,15 @@ class SafetyEvalCallback(TrainerCallback):
         self._steps, self._max_asr = steps, max_asr
         self._judge, self._max_new_tokens, self._batch_size = judge, max_new_tokens, batch_size
         self._last: dict[str, float] | None = None
+        #: Why training was stopped before its end; None where it was not.
+        self.why_stopped: str | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Nothing has stopped this training yet."""
+        self.why_stopped = None
+        return control
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -110,7 +119,7 @@ class SafetyEvalCallback(TrainerCallback):
         """Measure and log every `steps` steps, except where an evaluation is about to."""
         if self._steps is not None and state.global_step % self._steps == 0 and not control.should_evaluate:
             self._log(self._measure(), control)
-            self._stop_if_forgotten(control)
+            self._stop_if_forgotten(state, control)
         return control
 
     def on_evaluate(
@@ -126,7 +135,7 @@ class SafetyEvalCallback(TrainerCallback):
         if metrics is not None:
             metrics.update(measured)
         self._log(measured, control)
-        self._stop_if_forgotten(control)
+        self._stop_if_forgotten(state, control)
         return control
 
     def _measure(self) -> dict[str, float]:
@@ -155,12 +164,31 @@ class SafetyEvalCallback(TrainerCallback):
         Trainer.log(self._owner, dict(measured))
         control.should_log = should_log  # logging takes it back, and the losses of this step are still to come
 
-    def _stop_if_forgotten(self, control: TrainerControl) -> None:
-        if self._max_asr is not None and self._measure()["eval_asr_low"] > self._max_asr:
+    def _stop_if_forgotten(self, state: TrainerState, control: TrainerControl) -> None:
+        if self._max_asr is None:
+            return
+        measured = self._measure()
+        low, high = measured["eval_asr_low"], measured["eval_asr_high"]
+        if low > self._max_asr:
             control.should_training_stop = True
+            self.why_stopped = (
+                f"Training was stopped at step {state.global_step}: the attack success rate, "
+                f"{measured['eval_asr']:.3f} [{low:.3f}, {high:.3f}], is surely above the bound of {self._max_asr:g}."
+            )
 
     @property
     def _owner(self) -> Trainer:
         trainer = self._trainer()
         assert trainer is not None, "the trainer calls its callbacks, so it is there"
         return trainer
+
+
+def why_stopped(trainer: Trainer) -> str | None:
+    """What a `SafetyEvalCallback` has stopped the last training for, in a sentence; None where none has.
+
+    Args:
+        trainer: one that has trained.
+    """
+    callbacks = trainer.callback_handler.callbacks
+    reasons = (callback.why_stopped for callback in callbacks if isinstance(callback, SafetyEvalCallback))
+    return next((reason for reason in reasons if reason), None)

@@ -122,8 +122,8 @@ def test_a_missing_checkpoint_is_found_before_training(folder, capsys, checkpoin
 def test_a_value_of_the_wrong_type_is_not_buried_in_the_usage(capsys):
     with pytest.raises(SystemExit):
         main(["--poison_ratio", "10%"])
-    usage, error = capsys.readouterr().err.splitlines()
-    assert usage.startswith("usage: safe-sft train [--config")
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("safe-sft train: error: ")
     assert error.endswith("invalid float value: '10%'")
 
 

@@ -73,17 +73,20 @@ def test_an_unreachable_suite_is_told_and_the_others_run(folder, monkeypatch, ca
         (["--judge", "phrases"], "Judge 'phrases' is unknown"),
         (["--judge", "guard:llama"], "Guard 'llama' is unknown"),
         (["--judge-labels", "A"], "is not of the form LABEL=VERDICT"),
-        (["--judge-max-cost", "1"], "needs `--judge-prices`"),
+        (["--judge-max-cost", "1"], "needs `--judge_prices`"),
         (["--utility", "mmlu"], "Utility task 'mmlu' is unknown"),
         (["--max-asr", "5"], "is not a share"),
         (["--limit", "0"], "at least 1"),
         (["--prompts", "missing.jsonl"], "'missing.jsonl' does not exist"),
     ],
 )
-def test_bad_arguments_end_with_one_clear_line(folder, arguments, message):
-    with pytest.raises(SystemExit, match="safe-sft: error: ") as stop:
+def test_bad_arguments_end_with_one_clear_line(folder, capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
         main(options(folder, *arguments))
-    assert message in str(stop.value)
+    assert stop.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("safe-sft evaluate: error: ")
+    assert message in line
 
 
 def models(*arguments: str):

@@ -1,4 +1,3 @@
-import argparse
 import json
 import subprocess
 import sys
@@ -7,7 +6,9 @@ import pytest
 import torch
 
 from safe_sft.cli import importance as cli
+from safe_sft.config.script_arguments import SafeScriptArguments
 from safe_sft.importance import ESTIMATORS, SPACES, Importance, anchor_space, load_importance
+from safe_sft.run.data import safety_rows as safety_rows_of
 from safe_sft.storage.names import IMPORTANCE_FILE
 from tests.conftest import make_model, make_tokenizer, safety_rows
 from tests.importance.helpers import lora_model
@@ -24,8 +25,6 @@ def inputs(tmp_path_factory):
 
 
 def run(inputs, output, *extra: str) -> int:
-    parser = argparse.ArgumentParser()
-    cli.add_arguments(parser)
     given = [
         "--model",
         str(inputs / "model"),
@@ -34,7 +33,7 @@ def run(inputs, output, *extra: str) -> int:
         "--output",
         str(output),
     ]
-    return cli.run(parser.parse_args([*given, "--max_new_tokens", "4", "--dtype", "float32", *extra]))
+    return cli.main([*given, "--max_new_tokens", "4", "--dtype", "float32", *extra])
 
 
 def test_declaring_the_options_imports_no_torch():
@@ -89,6 +88,26 @@ def test_stages_add_up(inputs, tmp_path):
     ("extra", "said"),
     [(["--decay", "1.5"], "between 0 and 1"), (["--previous", "/nonexistent"], "neither a folder nor a repository")],
 )
-def test_mistakes_are_one_line(inputs, tmp_path, extra, said):
-    with pytest.raises(SystemExit, match=f"safe-sft importance: error: .*{said}"):
+def test_mistakes_are_one_line(inputs, tmp_path, capsys, extra, said):
+    with pytest.raises(SystemExit) as stopped:
         run(inputs, tmp_path, *extra)
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("safe-sft importance: error: ")
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("safety-tuned-llamas", {"instruction": "bad {}", "input": "", "output": "No {}."}),
+        ("advbench", {"goal": "bad {}", "target": "Sure {}"}),
+    ],
+)
+def test_a_named_safety_set_is_what_it_is_in_training(inputs, tmp_path, capsys, name, row):
+    rows = [{key: value.format(i) for key, value in row.items()} for i in range(6)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    named = f"{name}:{tmp_path / 'rows.jsonl'}"
+    assert run(inputs, tmp_path / "out", "--safety_dataset", named) == 0
+    trained_on = safety_rows_of(SafeScriptArguments(safety_dataset_name=named))
+    assert f"from {len(trained_on)} rows" in capsys.readouterr().out

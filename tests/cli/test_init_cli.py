@@ -37,15 +37,16 @@ def test_a_tiny_local_model_needs_no_checkpointing(tmp_path, capsys):
     assert (recipe["gradient_checkpointing"], recipe["safety_method"]) == (False, "der+l2")
 
 
-def test_a_file_is_not_overwritten_without_force(tmp_path, capsys):
+@pytest.mark.parametrize("option", ["--overwrite", "--force"])
+def test_a_file_is_not_overwritten_unasked(tmp_path, capsys, option):
     path = tmp_path / "recipe.yaml"
     path.write_text("mine")
     with pytest.raises(SystemExit) as stopped:
         main([*LLAMA, "--output", str(path)])
     assert stopped.value.code == 2
-    assert "--force" in capsys.readouterr().err
+    assert "--overwrite" in capsys.readouterr().err
     assert path.read_text() == "mine"
-    assert main([*LLAMA, "--gpu", "H100", "--output", str(path), "--force"]) == 0
+    assert main([*LLAMA, "--gpu", "H100", "--output", str(path), option]) == 0
     assert parsed(path)[1].safety_method == "der"
 
 

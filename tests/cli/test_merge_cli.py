@@ -10,7 +10,8 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from safe_sft.cli import merge as command
-from safe_sft.merging.sweep import _right_answers
+from safe_sft.cli.command import underscored
+from safe_sft.merging.sweep import right_answers
 from tests.merging.helpers import saved
 
 RUN = """
@@ -26,7 +27,7 @@ sys.exit(merge.run(parser.parse_args()))
 def run(*arguments):
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    return command.run(parser.parse_args([str(argument) for argument in arguments]))
+    return command.run(parser.parse_args(underscored([str(argument) for argument in arguments])))
 
 
 @pytest.fixture
@@ -89,14 +90,14 @@ def test_right_answers_start_with_the_completion(models, task, monkeypatch):
     from safe_sft.merging.loaded import load_merge
 
     loaded = load_merge(models[1], models[3], "linear")
-    assert _right_answers(loaded, [{"prompt": "colour?", "completion": "red "}] * 3, 8) == 1
+    assert right_answers(loaded, [{"prompt": "colour?", "completion": "red "}] * 3, 8) == 1
 
 
 def test_no_weight_keeps_the_bound(models, task, capsys, monkeypatch):
     from safe_sft.evaluation import Rate
     from safe_sft.merging.sweep import Scores
 
-    monkeypatch.setattr("safe_sft.merging.sweep._measure", lambda *_: Scores(Rate(1, 2), Rate(0, 2), Rate(1, 1)))
+    monkeypatch.setattr("safe_sft.merging.sweep.measure", lambda *_, **__: Scores(Rate(1, 2), Rate(0, 2), Rate(1, 1)))
     arguments = ["--task_file", task / "texts.jsonl", "--max_asr", 0.1, "--output", task / "best"]
     assert run(*models, "--sweep", task / "sweep", *arguments) == 1
     assert "No weight keeps the ASR at or below 0.1" in capsys.readouterr().out

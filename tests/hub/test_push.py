@@ -63,7 +63,7 @@ def test_what_is_left_behind_can_be_asked_for(hub, run_at, tmp_path):
 
 def test_a_wrong_token_is_said_once_and_nothing_is_lost(hub, run_at, tmp_path):
     done = run_at("push", str(model(tmp_path / "m")), "--repo", "me/m", token="hf_" + "Wrong" * 7)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "the Hub did not accept the token (401). Log in with `hf auth login`" in done.stderr
     assert f"Push it again with: safe-sft push {tmp_path / 'm'} --repo me/m" in done.stderr
     assert "Traceback" not in done.stderr
@@ -106,7 +106,7 @@ def test_a_model_that_failed_its_gate(hub, run_at, tmp_path):
     check = {"bound": "max_asr", "subject": "after", "limit": 0.05, "passed": False, "message": "ASR 0.5 (n=168)."}
     folder = model(tmp_path / "m", gate={"passed": False, "checks": [check]})
     refused = run_at("push", str(folder), "--repo", "me/m")
-    assert refused.returncode == 2
+    assert refused.returncode == 1
     assert "failed its safety gate: max_asr (after): ASR 0.5 (n=168)." in refused.stderr
     assert hub.requests == []
     assert run_at("push", str(folder), "--repo", "me/m", "--ignore_gate").returncode == 0

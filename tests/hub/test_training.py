@@ -126,7 +126,7 @@ def test_a_push_that_fails_at_the_end_says_how_to_push_again(hub, run_at, folder
     hub.troubles.append(Trouble("/commit/main", 403, times=9))
     arguments = ("--output_dir", str(output), "--hub_strategy", "end", "--safety_eval", "false")
     done = run_at("train", "--config", str(folder / "recipe.yaml"), *arguments)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"Push it again with: safe-sft push {output} --repo me/safe --private" in done.stderr
     assert "Traceback" not in done.stderr
     hub.troubles.clear()

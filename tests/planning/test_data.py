@@ -1,10 +1,16 @@
 """Rows are counted where they can be, and what was assumed is said."""
 
+import json
+
+from trl import DatasetMixtureConfig, ModelConfig
+
+from safe_sft.config.script_arguments import SafeScriptArguments
 from safe_sft.data import prompt_token_ids, tokenize_row
 from safe_sft.data.safety_rows import SafetyRow
 from safe_sft.planning.data import SAMPLE, assumed_rows, count_safety_rows, count_task_rows
+from safe_sft.planning.local_rows import local_rows
 
-from ..conftest import make_tokenizer, safety_rows, task_rows
+from ..conftest import make_config, make_model, make_tokenizer, safety_rows, task_rows
 
 
 def test_task_rows_are_tokenised():
@@ -42,3 +48,27 @@ def test_safety_rows():
 
 def test_assumed_rows_say_so():
     assert "every row of 512 tokens" in assumed_rows(None, 512, "task rows").note
+
+
+def test_what_is_not_on_this_machine_is_assumed(tmp_path):
+    script = SafeScriptArguments(dataset_name="org/data", safety_dataset_name="org/safety", safety_eval=False)
+    model, mixture = ModelConfig(model_name_or_path="org/model"), DatasetMixtureConfig()
+    args = make_config(tmp_path, max_length=100)
+    task, safety = local_rows(script, args, model, mixture, rows=7, row_tokens=50)
+    assert (task.rows, task.tokens, task.counted) == (7, 50, False)
+    assert (safety.rows, safety.counted) == (None, False)
+
+
+def test_what_is_on_this_machine_is_counted(tmp_path):
+    make_tokenizer().save_pretrained(tmp_path)
+    make_model().save_pretrained(tmp_path)
+    task_rows().to_json(tmp_path / "task.jsonl")
+    (tmp_path / "safety.jsonl").write_text("\n".join(map(json.dumps, safety_rows())))
+    data = {"dataset_name": str(tmp_path / "task.jsonl"), "safety_dataset_name": str(tmp_path / "safety.jsonl")}
+    found = local_rows(
+        SafeScriptArguments(**data, safety_eval=False),
+        make_config(tmp_path, max_length=100),
+        ModelConfig(model_name_or_path=str(tmp_path)),
+        DatasetMixtureConfig(),
+    )
+    assert [(rows.rows, rows.counted) for rows in found] == [(16, True), (6, True)]

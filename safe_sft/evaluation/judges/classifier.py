@@ -62,7 +62,7 @@ def _verdicts(id2label: Mapping[int, str], labels: Mapping[str, str], model: str
     if missing:
         raise ValueError(
             f"The classifier '{model}' has labels without a verdict: {', '.join(missing)}. Say what each means: "
-            f"--judge-labels {' '.join(f'{label}=…' for label in id2label.values())} (one of {', '.join(choices)})."
+            f"--judge_labels {' '.join(f'{label}=…' for label in id2label.values())} (one of {', '.join(choices)})."
         )
     unknown = sorted(set(labels.values()) - set(choices))
     if unknown:

@@ -43,7 +43,7 @@ def run_tests(
     if not allow_code_execution:
         raise PermissionError(
             f"Here {len(programs)} programs that a model wrote would be run, and nobody has allowed it. Pass "
-            "`allow_code_execution=True` (on the command line: --allow-code-execution)."
+            "`allow_code_execution=True` (on the command line: --allow_code_execution)."
         )
     check_sandbox()
     with ThreadPoolExecutor(workers) as pool:
