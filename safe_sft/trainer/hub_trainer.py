@@ -14,7 +14,7 @@ from trl import SFTTrainer
 from ..config.safe_sft_config import SafeSFTConfig
 from ..hub.card import merge_into_card
 from ..hub.facts import CardContent, RunFacts
-from ..storage.hub import UNREACHED, HubError, Destination, hub_name, patiently, reason, upload
+from ..storage.hub import UNREACHED, Destination, HubError, hub_name, patiently, reason, upload
 from ..storage.names import CARD
 from ..storage.writing import write_text
 

@@ -1,6 +1,5 @@
 """Evaluations on disk."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
