@@ -18,6 +18,7 @@ TOY = '''
 """Toy: keep the states of the safety rows small."""
 
 from safe_sft.methods import Replay, register
+from safe_sft.methods.kept import Kept
 
 
 @register
@@ -28,6 +29,10 @@ class Toy(Replay):
     default_weight = 0.25
     bibtex = "@misc{toy2026, url = {https://example.org/toy}}"
     reads = Replay.reads | {"ema_decay"}
+
+    @classmethod
+    def keeps(cls, outline):
+        return [Kept("notes of the toy", 1000)]
 
     def token_losses(self, replay):
         return replay.hidden.square().sum(-1)
@@ -68,6 +73,7 @@ def test_the_plan_counts_what_it_needs(tmp_path):
     plan = make_plan(make_config(tmp_path, safety_method="toy"), model, rows, rows, utilization=0.5)
     assert plan.method == "toy"
     assert plan.schedule.replay_rows == 1
+    assert ("notes of the toy", 1000) in [(item.name, item.size) for item in plan.items]
 
 
 def test_the_card_cites_it(tmp_path):
