@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from safe_sft.cli.poison import _write as write_rows
+from safe_sft.data.files import write_rows
 from safe_sft.demo.outcomes import Outcome, plot_outcomes
 from safe_sft.evaluation import Rate
 from safe_sft.evaluation.judges.api import ApiJudge

@@ -175,7 +175,7 @@ def test_a_classifier_judges_alike_in_any_batch(classifier_folder):
 
 
 def test_a_classifier_needs_a_verdict_for_each_label(classifier_folder):
-    with pytest.raises(ValueError, match=r"without a verdict: REJECTION.*--judge-labels NORMAL=… REJECTION=…"):
+    with pytest.raises(ValueError, match=r"without a verdict: REJECTION.*--judge_labels NORMAL=… REJECTION=…"):
         Classifier(classifier_folder, {"NORMAL": "complied"})
     with pytest.raises(ValueError, match="Verdict 'fine' is unknown"):
         Classifier(classifier_folder, {"NORMAL": "fine", "REJECTION": "refused"})

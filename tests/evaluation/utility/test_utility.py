@@ -104,7 +104,7 @@ def test_code_tasks_run_only_when_allowed(tmp_path):
         {"prompt": "def f(x):\n", "test": "def check(g):\n    assert g(2) == 4", "entry_point": "f"},
     ]
     (tmp_path / "code.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(PermissionError, match="--allow-code-execution"):
+    with pytest.raises(PermissionError, match="--allow_code_execution"):
         utility_task(f"code:{tmp_path}/code.jsonl")
     task = utility_task(f"code:{tmp_path}/code.jsonl", allow_code_execution=True)
     right = "```python\ndef add(a, b):\n    return a + b\n```"
