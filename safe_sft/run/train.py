@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from accelerate.logging import get_logger
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..evaluation import Check, Evaluation, load_model
@@ -15,6 +14,7 @@ from ..hub import write_safety
 from ..models.adapters import adapter_from
 from ..models.folders import ADAPTER_CONFIG
 from ..models.modes import placed
+from ..trainer.checkpoints import newest_checkpoint
 from ..trainer.compatibility import weights_are_cut_up
 from ..trainer.safe_sft_trainer import SafeSFTTrainer
 from .build import Run
@@ -107,7 +107,7 @@ def require_checkpoint(args: SafeSFTConfig) -> None:
         FileNotFoundError: when there is none.
     """
     asked, output = _checkpoint(args.resume_from_checkpoint), Path(str(args.output_dir))
-    if asked is True and not (output.is_dir() and get_last_checkpoint(str(output))):
+    if asked is True and not newest_checkpoint(str(output)):
         raise FileNotFoundError(
             f"`resume_from_checkpoint: true` finds no checkpoint in `output_dir={str(output)!r}`. Remove it to train "
             "from the beginning."

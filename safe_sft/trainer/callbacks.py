@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..config.safe_sft_config import SafeSFTConfig
 from ..data import builtin_prompts
 from ..data.safety_rows import Messages
 from ..evaluation import Case, Suite, measure_asr
@@ -91,6 +92,23 @@ class SafetyEvalCallback(TrainerCallback):
         self._last: dict[str, float] | None = None
         #: Why training was stopped before its end; None where it was not.
         self.why_stopped: str | None = None
+
+    @classmethod
+    def of(cls, trainer: Trainer, args: SafeSFTConfig) -> "SafetyEvalCallback":
+        """The callback that the arguments `safety_eval_…` and `safety_max_asr` describe.
+
+        Args:
+            trainer: the trainer that it is added to.
+            args: the trainer's configuration.
+        """
+        return cls(
+            trainer,
+            steps=args.safety_eval_steps,
+            max_asr=args.safety_max_asr,
+            size=args.safety_eval_size,
+            max_new_tokens=args.safety_eval_max_new_tokens,
+            batch_size=args.safety_eval_batch_size,
+        )
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -1,10 +1,13 @@
 """Which settings of TRL clash with which safety methods, said before anything is trained."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from accelerate.utils import DistributedType
 
+from ..config.safe_sft_config import SafeSFTConfig
+from ..hub.merge_card import MERGE_CONFIG
 from ..methods import SafetyMethod, WeightAnchor
 from ..models.adapters import adapter_is_fresh, aligned_without_adapter
 from ..models.parts import LogitHead, base_model, is_peft_model
@@ -46,6 +49,34 @@ def check_compatibility(trainer: HubTrainer, methods: Sequence[SafetyMethod]) ->
         for rule in _RULES:
             if rule.applies(trainer, method):
                 raise ValueError(f"`safety_method='{method.name}'` does not work with {rule.clash}. {rule.remedy}")
+
+
+def check_output(args: SafeSFTConfig, model: Any) -> None:
+    """Refuse an output that would overwrite the aligned model, or what is not ours.
+
+    Args:
+        args: the trainer's configuration.
+        model: the aligned model, or its name.
+
+    Raises:
+        ValueError: naming the folder.
+    """
+    merges = args.merge_after_training is not None
+    if not (args.safety_terms or merges):
+        return
+    name = model if isinstance(model, str) else str(base_model(model).config._name_or_path)
+    written = [Path(str(args.output_dir)), *([Path(args.merged_dir)] if merges else [])]
+    if name and Path(name).is_dir() and Path(name).resolve() in [folder.resolve() for folder in written]:
+        raise ValueError(
+            f"`output_dir={str(args.output_dir)!r}` would overwrite the aligned model in '{name}'. Choose another "
+            "`output_dir`."
+        )
+    merged = Path(args.merged_dir)
+    if merges and merged.is_dir() and any(merged.iterdir()) and not (merged / MERGE_CONFIG).is_file():
+        raise ValueError(
+            f"`merge_after_training` would replace '{merged}', which no merge has written. Move it away, or choose "
+            "another `output_dir`."
+        )
 
 
 def aligned_source(model: Any) -> str:

@@ -1,10 +1,8 @@
 """`SafeSFTTrainer`: TRL's `SFTTrainer` with a safety term in its loss."""
 
-import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import fields
 from functools import cache
 from typing import Any
 
@@ -12,19 +10,22 @@ import torch
 from accelerate.logging import get_logger
 from torch import Tensor, nn
 from transformers import TrainingArguments
-from trl import SFTTrainer
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data import TokenizedRow
 from ..hub.facts import RunFacts
-from ..merging import merge
 from ..methods import Preparation, SafetyMethod, StepContext, TokenStates
 from ..replay import Teacher
 from .callbacks import MethodsCallback, SafetyEvalCallback
-from .compatibility import aligned_source, check_compatibility, must_join
+from .checkpoints import resumable
+from .compatibility import check_compatibility, check_output, must_join
+from .drop_in import complete_config, signature_with
 from .facts import run_facts
+from .guards import StepGuard, require_finite_weights
 from .hub_trainer import HubTrainer
+from .merge_after import merge_with_aligned
 from .method_states import load_method_states, method_states, save_method_states
+from .origin import Origin
 from .safety_set import SafetySet
 from .step_means import StepMeans
 from .step_states import MicroStep, StepStates
@@ -68,12 +69,17 @@ class SafeSFTTrainer(HubTrainer):
         **kwargs: Any,
     ):
         config = complete_config(args, model)
+        check_output(config, model)
         self._safety_set = SafetySet.read(safety_dataset) if config.reads_safety_rows else SafetySet(())
         self._terms: list[tuple[SafetyMethod, float]] = []
         super().__init__(model, config, *positional, **kwargs)
         self._terms = [(method(), weight) for method, weight in self.args.safety_terms]
         self._step_means = StepMeans()
+        self._micro_step: MicroStep | None = None
         check_compatibility(self, self._methods)
+        if self._terms:
+            require_finite_weights(self.model, "the aligned model", "Load it in another dtype, or take another one.")
+            self._origin = Origin.of(self.model, self.args, self.train_dataset, self._safety_set.digest)
         if safety_dataset is not None and not config.reads_safety_rows:
             logger.warning(f"`safety_dataset` is not used by `safety_method='{self.args.safety_method}'`.")
         self._tokenized_rows = cache(self._tokenize)
@@ -83,21 +89,13 @@ class SafeSFTTrainer(HubTrainer):
                 Preparation(self.model, self.args, self._tokenized_rows, self._tokenizer, self.accelerator.autocast)
             )
         self.add_callback(MethodsCallback(self._methods))
+        self._guard = StepGuard(self._methods)
+        if self._terms:
+            self.add_callback(self._guard)
         if self.args.measures_in_training:
             # First, so that early stopping finds the attack success rate among an evaluation's metrics.
-            self.callback_handler.callbacks.insert(0, self._safety_evaluation())
+            self.callback_handler.callbacks.insert(0, SafetyEvalCallback.of(self, self.args))
         self._is_deployed = False
-
-    def _safety_evaluation(self) -> SafetyEvalCallback:
-        args = self.args
-        return SafetyEvalCallback(
-            self,
-            steps=args.safety_eval_steps,
-            max_asr=args.safety_max_asr,
-            size=args.safety_eval_size,
-            max_new_tokens=args.safety_eval_max_new_tokens,
-            batch_size=args.safety_eval_batch_size,
-        )
 
     @property
     def teacher(self) -> Teacher | None:
@@ -127,6 +125,20 @@ class SafeSFTTrainer(HubTrainer):
                 batch[_MICRO_STEP] = MicroStep(self.state.global_step, index, len(batches))
         return batches, num_items
 
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """One micro-step, as in `SFTTrainer`; `inputs` lose the mark of their place, which is no input of a model."""
+        self._micro_step = inputs.pop(_MICRO_STEP, None)
+        try:
+            return super().training_step(model, inputs, *args, **kwargs)
+        finally:
+            self._micro_step = None
+
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        norm = super()._get_grad_norm(*args, **kwargs)
+        scaled = self.accelerator.scaler is not None  # whose overflows are skipped steps, and nothing to stop for
+        self._guard.saw_norm(None if scaled else norm)
+        return norm
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -145,7 +157,7 @@ class SafeSFTTrainer(HubTrainer):
         Returns:
             The loss, or `(loss, outputs)`.
         """
-        micro_step: MicroStep | None = inputs.pop(_MICRO_STEP, None)
+        micro_step: MicroStep | None = inputs.pop(_MICRO_STEP, None) or self._micro_step
         if micro_step is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         divisor = self._loss_divisor(num_items_in_batch)
@@ -164,6 +176,7 @@ class SafeSFTTrainer(HubTrainer):
             )
         task_loss, *outputs = result if return_outputs else (result,)
         self._step_means.add("task_loss", task_loss / divisor, begins_step=step.first_micro_step)
+        self._guard.saw_loss("task_loss", task_loss)
         loss = task_loss + self._safety_loss(step, task_loss.device) * divisor
         return (loss, *outputs) if return_outputs else loss
 
@@ -189,6 +202,7 @@ class SafeSFTTrainer(HubTrainer):
             if value is not None:
                 total = total + weight * value.to(device)
                 self._step_means.add(f"safety/{method.name}", value)
+                self._guard.saw_loss(method.name, weight * value)
         self._step_means.add("safety_loss", total)
         return total
 
@@ -208,6 +222,8 @@ class SafeSFTTrainer(HubTrainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model to be used; the checkpoints that `Trainer` itself saves keep the weights in training."""
         with nullcontext() if _internal_call else self.deployed():
+            if self._terms:
+                require_finite_weights(self.model, "the tuned model", "It is not saved.")
             super().save_model(output_dir, _internal_call)
 
     @property
@@ -232,29 +248,26 @@ class SafeSFTTrainer(HubTrainer):
         with self.deployed():
             return super().predict(*args, **kwargs)
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train as `SFTTrainer` does; then, where `merge_after_training` asks for it, save and merge."""
-        self._step_means = StepMeans()
-        result = super().train(*args, **kwargs)
-        if self.args.merge_after_training is not None:
-            self._merge()
-        return result
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train as `SFTTrainer` does; then, where `merge_after_training` asks for it, save and merge.
 
-    def _merge(self) -> None:
-        """Write the merge of the aligned and the tuned model to `merged_dir`."""
-        args = self.args
-        with self.deployed():
-            self.save_model(_internal_call=True)  # which does not push
-        if self.is_world_process_zero():
-            merge(
-                aligned_source(self.model),
-                str(args.output_dir),
-                str(args.merge_after_training),
-                args.merge_weight,
-                args.merged_dir,
-                overwrite=True,
-            )
-        self.accelerator.wait_for_everyone()
+        Args:
+            resume_from_checkpoint: a folder, or True for the newest complete checkpoint in `output_dir`.
+            args: as in `SFTTrainer`.
+            kwargs: as in `SFTTrainer`.
+
+        Raises:
+            FloatingPointError: when a loss or a gradient is not finite, before the weights are.
+            RuntimeError: when a safety term is not computed.
+            ValueError: when the checkpoint is not complete, or its run had another aligned model.
+        """
+        self._step_means = StepMeans()
+        result = super().train(resumable(resume_from_checkpoint, str(self.args.output_dir)), *args, **kwargs)
+        if self.args.merge_after_training is not None:
+            with self.deployed():
+                self.save_model(_internal_call=True)  # which does not push
+            merge_with_aligned(self)
+        return result
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as `SFTTrainer` does, with `task_loss`, `safety_loss` and the terms apart."""
@@ -263,13 +276,17 @@ class SafeSFTTrainer(HubTrainer):
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
+        folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
         states = method_states(self._methods)
-        if self.args.should_save:
-            folder = self._get_output_dir(trial=trial)
-            save_method_states(states, os.path.join(folder, f"checkpoint-{self.state.global_step}"))
+        if self._terms and self.args.should_save:
+            # Before all else: a checkpoint that is complete for `Trainer`, which writes its state last, has ours.
+            self._origin.save(folder)
+            save_method_states(states, folder)
+        super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self._terms:
+            self._origin.check(resume_from_checkpoint)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         load_method_states(self._methods, resume_from_checkpoint)
 
@@ -278,22 +295,4 @@ class SafeSFTTrainer(HubTrainer):
         load_method_states(self._methods, str(self.state.best_model_checkpoint))
 
 
-def complete_config(args: TrainingArguments | None, model: Any) -> SafeSFTConfig:
-    """`args` as a `SafeSFTConfig`: the same values, and the defaults of the safety fields."""
-    if isinstance(args, SafeSFTConfig):
-        return args
-    if args is None:
-        name = model if isinstance(model, str) else model.config._name_or_path
-        return SafeSFTConfig(f"{name.rstrip('/').split('/')[-1]}-SFT")
-    # Not `to_dict`, which masks every field that ends in `_token`.
-    return SafeSFTConfig(**{field.name: getattr(args, field.name) for field in fields(args) if field.init})
-
-
-def _signature() -> inspect.Signature:
-    """`SFTTrainer`'s own signature with `safety_dataset`, for `help()` and editors."""
-    theirs = inspect.signature(SFTTrainer.__init__)
-    ours = inspect.signature(SafeSFTTrainer.__init__).parameters["safety_dataset"]
-    return theirs.replace(parameters=[*theirs.parameters.values(), ours])
-
-
-SafeSFTTrainer.__init__.__signature__ = _signature()  # type: ignore[attr-defined]
+SafeSFTTrainer.__init__.__signature__ = signature_with(SafeSFTTrainer, "safety_dataset")  # type: ignore[attr-defined]

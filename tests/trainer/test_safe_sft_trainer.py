@@ -67,7 +67,7 @@ def test_a_plain_config_is_completed_with_the_default_method(tmp_path, saved_mod
 
 
 def test_no_config_names_the_output_after_the_model(monkeypatch):
-    monkeypatch.setattr("safe_sft.trainer.safe_sft_trainer.SafeSFTConfig", type("Folder", (str,), {}))
+    monkeypatch.setattr("safe_sft.trainer.drop_in.SafeSFTConfig", type("Folder", (str,), {}))
     assert complete_config(None, "org/model") == "model-SFT"
     assert complete_config(None, make_model()) == "-SFT"
 

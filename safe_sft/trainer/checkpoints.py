@@ -1,0 +1,114 @@
+"""Which checkpoints are complete: what was being written when a run was killed is passed over, and said."""
+
+import json
+import re
+from pathlib import Path
+
+from accelerate.logging import get_logger
+from safetensors import SafetensorError, safe_open
+from transformers.trainer import TRAINER_STATE_NAME
+
+logger = get_logger(__name__)
+
+#: Files of a checkpoint, and what they are the state of.
+_STATES = {"optimizer.pt": "optimizer", "scheduler.pt": "scheduler"}
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+def newest_checkpoint(output_dir: str) -> str | None:
+    """The newest complete checkpoint in `output_dir`, or None; each that is newer and incomplete is named.
+
+    Args:
+        output_dir: folder of the run.
+    """
+    folder = Path(output_dir)
+    found = [
+        (int(m[1]), p) for p in folder.glob("checkpoint-*") if p.is_dir() and (m := _CHECKPOINT.fullmatch(p.name))
+    ]
+    for _, path in sorted(found, reverse=True):
+        problem = what_is_missing(path)
+        if problem is None:
+            return str(path)
+        logger.warning(f"The checkpoint {path} is incomplete ({problem}), and is passed over.")
+    return None
+
+
+def resumable(asked: str | bool | None, output_dir: str) -> str | bool | None:
+    """What `Trainer` is to resume from.
+
+    Args:
+        asked: `resume_from_checkpoint`: a folder, True for the newest checkpoint, or nothing.
+        output_dir: folder of the run.
+
+    Raises:
+        ValueError: when the checkpoint is not complete, or there is none.
+    """
+    if asked is True:
+        asked = newest_checkpoint(output_dir)
+        if asked is None:
+            raise ValueError(f"No complete checkpoint found in `output_dir={output_dir!r}`. Train from the beginning.")
+    elif asked:
+        require_complete(str(asked))
+    if asked:
+        say_what_starts_anew(str(asked))
+    return asked
+
+
+def require_complete(checkpoint: str) -> None:
+    """Refuse a checkpoint that was not written to its end.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+
+    Raises:
+        ValueError: naming what is missing or damaged.
+    """
+    problem = what_is_missing(Path(checkpoint))
+    if problem is not None:
+        raise ValueError(
+            f"The checkpoint '{checkpoint}' cannot be resumed from: {problem}. It was probably being written when its "
+            "run was killed. Resume from the one before, or with `resume_from_checkpoint: true`, which finds it."
+        )
+
+
+def what_is_missing(checkpoint: Path) -> str | None:
+    """What keeps a checkpoint from being complete, in words; None where nothing does.
+
+    `Trainer` writes its state last, so that a checkpoint without it is not complete.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+    """
+    if not checkpoint.is_dir():
+        return "there is no such folder"
+    try:
+        state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        int(state["global_step"])
+    except FileNotFoundError:
+        return f"{TRAINER_STATE_NAME} is missing"
+    except (ValueError, KeyError, TypeError):
+        return f"{TRAINER_STATE_NAME} is damaged"
+    for path in sorted(checkpoint.rglob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as handle:
+                handle.keys()
+        except (SafetensorError, OSError):
+            return f"{path.relative_to(checkpoint)} is damaged"
+    return None
+
+
+def say_what_starts_anew(checkpoint: str) -> None:
+    """Warn of what a checkpoint does not hold and `Trainer` starts anew without a word.
+
+    Args:
+        checkpoint: folder of a checkpoint that was written by one process or under DDP.
+    """
+    names = {path.name for path in Path(checkpoint).iterdir()}
+    if any(name.startswith(("optimizer_", "global_step", "pytorch_model_fsdp")) for name in names):
+        return  # FSDP and DeepSpeed keep theirs in folders
+    lacking = [what for name, what in _STATES.items() if name not in names]
+    if lacking:
+        logger.warning(
+            f"{checkpoint} holds no state of the {' and the '.join(lacking)}: what follows differs from an "
+            "uninterrupted run. Save checkpoints without `save_only_model` to resume exactly."
+        )

@@ -1,0 +1,45 @@
+"""What makes the trainer a drop-in: it takes the arguments of `SFTTrainer`, and shows its signature."""
+
+import inspect
+from dataclasses import fields
+from typing import Any
+
+from transformers import TrainingArguments
+from trl import SFTTrainer
+
+from ..config.safe_sft_config import SafeSFTConfig
+
+
+def complete_config(args: TrainingArguments | None, model: Any) -> SafeSFTConfig:
+    """`args` as a `SafeSFTConfig`: the same values, and the defaults of the safety fields.
+
+    Args:
+        args: an `SFTConfig`, `TrainingArguments`, a class of the user's derived from one of them, or nothing. What a
+            derived class adds can be read from the result, too.
+        model: the aligned model or its name, which names the output folder where `args` is None.
+    """
+    if isinstance(args, SafeSFTConfig):
+        return args
+    if args is None:
+        name = model if isinstance(model, str) else model.config._name_or_path
+        return SafeSFTConfig(f"{name.rstrip('/').split('/')[-1]}-SFT")
+    known = {field.name for field in fields(SafeSFTConfig) if field.init}
+    # Not `to_dict`, which masks every field that ends in `_token`.
+    values = {field.name: getattr(args, field.name) for field in fields(args) if field.init and field.name in known}
+    config = SafeSFTConfig(**values)
+    for name, value in vars(args).items():
+        if name not in vars(config):
+            setattr(config, name, value)
+    return config
+
+
+def signature_with(trainer: type[SFTTrainer], argument: str) -> inspect.Signature:
+    """`SFTTrainer`'s own signature with one argument more, for `help()` and editors.
+
+    Args:
+        trainer: the class whose `__init__` has the argument.
+        argument: its name.
+    """
+    theirs = inspect.signature(SFTTrainer.__init__)
+    ours = inspect.signature(trainer.__init__).parameters[argument]
+    return theirs.replace(parameters=[*theirs.parameters.values(), ours])

@@ -1,0 +1,96 @@
+"""What the trainer checks of each optimizer step: that every term ran, and that every number is finite."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..methods import SafetyMethod
+from ..models.finiteness import first_non_finite
+from .checkpoints import newest_checkpoint
+
+
+class StepGuard(TrainerCallback):
+    """Stops the run before an optimizer step that lacks a term, or that would spoil the weights.
+
+    It reads one number a step, as `Trainer` does with its `logging_nan_inf_filter`.
+
+    Args:
+        methods: the trainer's methods; each that has a loss must give a part of it in every optimizer step.
+    """
+
+    def __init__(self, methods: Sequence[SafetyMethod]):
+        self._expected = [method.name for method in methods if method.has_loss]
+        self._losses: dict[str, Tensor] = {}
+        self._norm: Tensor | float | None = None
+
+    def saw_loss(self, name: str, value: Tensor) -> None:
+        """Keep a micro-step's part of a loss.
+
+        Args:
+            name: `task_loss` or a method's name.
+            value: scalar, on any device.
+        """
+        value = value.detach().float()
+        self._losses[name] = self._losses[name] + value if name in self._losses else value
+
+    def saw_norm(self, norm: Tensor | float | None) -> None:
+        """Keep the norm of the step's gradient, before it is clipped."""
+        self._norm = norm
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Forget the step before."""
+        self._losses, self._norm = {}, None
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Check the step whose gradient is complete.
+
+        Raises:
+            RuntimeError: when a term is missing.
+            FloatingPointError: when a loss or the gradient's norm is not finite.
+        """
+        step = state.global_step + 1
+        missing = [name for name in self._expected if name not in self._losses]
+        if missing:
+            raise RuntimeError(
+                f"The safety term of `{missing[0]}` was not computed in step {step}, so nothing would be protected. "
+                "Something stands between `Trainer` and `SafeSFTTrainer.compute_loss`: a `compute_loss` of your own "
+                "must call `super().compute_loss(...)`; for a loss of your own, pass `compute_loss_func`."
+            )
+        if self._is_finite():
+            return
+        names = [name for name, value in self._losses.items() if not torch.isfinite(value).item()]
+        what = f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}" if names else "the gradient's norm is"
+        kept = newest_checkpoint(str(args.output_dir))
+        raise FloatingPointError(
+            f"Training stopped in step {step}: {what} not finite. The weights are those of step {step - 1}. Lower "
+            "`learning_rate` or `safety_weight`, or look at the data of that step; "
+            + (f"the last good checkpoint is {kept}." if kept else "no checkpoint was saved before.")
+        )
+
+    def _is_finite(self) -> bool:
+        values = [value.reshape(()) for value in self._losses.values()]
+        if self._norm is not None:
+            values.append(torch.as_tensor(self._norm, dtype=torch.float32).detach().reshape(()))
+        device = values[0].device if values else None
+        return all(torch.isfinite(torch.stack([value.to(device) for value in values])).tolist())
+
+
+def require_finite_weights(model: nn.Module, what: str, remedy: str) -> None:
+    """Check every floating-point weight of a model once.
+
+    Args:
+        model: the model; under FSDP2 each rank checks its own part.
+        what: what the model is, in words, such as `the aligned model`.
+        remedy: what to do, a sentence.
+
+    Raises:
+        FloatingPointError: naming the first weight that is not finite.
+    """
+    name = first_non_finite(model.named_parameters())
+    if name is not None:
+        raise FloatingPointError(f"The weight '{name}' of {what} is not finite. {remedy}")

@@ -1,0 +1,34 @@
+"""The merge that `merge_after_training` asks for."""
+
+import os
+from typing import Any
+
+from ..merging import merge
+from ..models.parts import is_peft_model
+from .compatibility import aligned_source
+from .hub_trainer import HubTrainer
+
+
+def merge_with_aligned(trainer: HubTrainer) -> None:
+    """Merge what the trainer has saved with the aligned model, into `merged_dir`. Every rank must call it.
+
+    Args:
+        trainer: it has trained, and its model is saved in `output_dir`.
+    """
+    args = trainer.args
+    if trainer.is_world_process_zero():
+        merge(
+            aligned_source(trainer.model),
+            _saved_in(trainer.model, str(args.output_dir)),
+            str(args.merge_after_training),
+            args.merge_weight,
+            args.merged_dir,
+            overwrite=True,
+        )
+    trainer.accelerator.wait_for_everyone()
+
+
+def _saved_in(model: Any, folder: str) -> str:
+    """Where in `folder` the model is: PEFT saves an adapter with a name of its own in a folder of that name."""
+    adapter = model.active_adapter if is_peft_model(model) else "default"
+    return folder if adapter == "default" else os.path.join(folder, adapter)
