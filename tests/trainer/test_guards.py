@@ -109,7 +109,7 @@ def test_a_loss_that_is_not_finite_stops_at_its_step(tmp_path, clip):
 def test_settings_that_blow_up_are_named(tmp_path, weight, rate):
     config = {"safety_weight": weight} if weight else {}
     trainer = make_trainer(tmp_path, learning_rate=rate, max_steps=6, **config)
-    with pytest.raises(FloatingPointError, match="Training stopped in step .*Lower `learning_rate`"):
+    with pytest.raises(FloatingPointError, match=r"Training stopped in step .*Lower `learning_rate`"):
         trainer.train()
     assert not (tmp_path / "adapter_model.safetensors").exists()
 
