@@ -7,11 +7,11 @@ Results = Mapping[str, Mapping[str, float]]
 
 
 def markdown(results: Results) -> str:
-    """A table, a run a row.
+    """Return a Markdown table with a row for each run.
 
     Args:
-        results: name -> `seconds` of a step, `peak` of a step beyond what is `resident` between steps (MiB), and
-            `bound` of the time; one is `plain`.
+        results: numbers of each run, by its name: `seconds` of a step, `peak` of a step beyond what is `resident`
+            between steps (MiB), and `bound` of the time; one run is `plain`.
     """
     plain = results["plain"]
     lines = ["| | time | bound | peak | beyond plain, MiB | between steps, MiB |", "|---|---|---|---|---|---|"]
@@ -23,11 +23,11 @@ def markdown(results: Results) -> str:
 
 
 def draw(results: Results, path: str | os.PathLike[str]) -> None:
-    """A bar a run, in time and in memory, with the bound on time as a tick.
+    """Draw a bar for each run, in time and in memory, with the bound on time as a tick.
 
     Args:
-        results: as for `markdown`.
-        path: an SVG or PNG file.
+        results: numbers of each run, as for `markdown`.
+        path: the SVG or PNG file to write.
     """
     import matplotlib
 

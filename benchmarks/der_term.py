@@ -1,4 +1,4 @@
-"""DER's term by itself, beside the one that people write: time and memory of its forward and backward.
+"""DER's term by itself, compared with the usual implementation: time and memory of its forward and backward.
 
     python -m benchmarks.der_term
 
@@ -28,7 +28,7 @@ VOCABULARY = 32_000
 
 
 def naive(model: nn.Module, batch: ReplayBatch) -> Tensor:
-    """A forward, full logits of student and teacher, and their mean squared error."""
+    """Compute full logits of student and teacher, and return their mean squared error."""
     padded = batch.padded(0)
     logits = model(**padded, use_cache=False).logits
     with torch.no_grad(), adapter_disabled(model):
@@ -38,7 +38,7 @@ def naive(model: nn.Module, batch: ReplayBatch) -> Tensor:
 
 
 def measure(losses: dict[str, Callable[[], Tensor]], rounds: int) -> dict[str, tuple[float, float]]:
-    """Seconds (median, interleaved) and peak MiB of each loss and its backward."""
+    """Measure seconds (median, interleaved) and peak MiB of each loss and its backward."""
     seconds: dict[str, list[float]] = {name: [] for name in losses}
     peaks = {}
     for name, loss in losses.items():

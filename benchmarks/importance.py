@@ -45,7 +45,7 @@ def build(hidden: int, layers: int) -> nn.Module:
 
 
 def random_rows(tokens: int) -> list[TokenizedRow]:
-    """Half of each row is its answer."""
+    """Make random rows of which the second half is the answer."""
     rows = torch.randint(3, 32000, (ROWS, tokens)).tolist()
     return [TokenizedRow(row, [-100] * (tokens // 2) + row[tokens // 2 :]) for row in rows]
 
@@ -55,7 +55,7 @@ def base_weights(model: nn.Module) -> list[nn.Parameter]:
 
 
 def plain(model: nn.Module, rows: Sequence[TokenizedRow], size: int, trained: list[nn.Parameter]) -> None:
-    """Forward and backward, of the objective that is estimated, to `trained`."""
+    """Run a forward and a backward of the estimated objective, with gradients of `trained`."""
     objective = Objective(model, "empirical", seed=0, pad_token_id=0)
     for start in range(0, len(rows), size):
         batch = range(start, start + size)
@@ -63,7 +63,7 @@ def plain(model: nn.Module, rows: Sequence[TokenizedRow], size: int, trained: li
 
 
 def looped(model: nn.Module, rows: Sequence[TokenizedRow], estimator: str) -> None:
-    """Row and column sums from dense gradients, one sequence at a time."""
+    """Compute row and column sums from dense gradients, one sequence at a time."""
     objective = Objective(model, estimator, seed=0, pad_token_id=0)
     weights = base_weights(model)
     sums = [(w.new_zeros(w.size(0)), w.new_zeros(w.size(1))) for w in weights]
@@ -83,7 +83,7 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, ids: torch.Tensor, 
 
 
 def clock() -> float:
-    """Seconds, when what was asked for is done."""
+    """Return the time in seconds, after the device has finished its work."""
     if DEVICE.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize()
@@ -91,7 +91,7 @@ def clock() -> float:
 
 
 def interleaved(cases: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """The fastest of each, in turns, so that a busy moment hits all alike; seconds (on CPU, of its time)."""
+    """Run the functions in turns, so that load affects all alike; returns the fastest time of each, in seconds."""
     for run in cases.values():
         run()
     times: dict[str, list[float]] = {name: [] for name in cases}
@@ -144,7 +144,7 @@ def estimation_seconds(model: nn.Module, rows: Sequence[TokenizedRow], repeats: 
 
 
 def llama2_7b_bytes() -> int:
-    """Size of a file of zeros in the layout of LLaMA2-7B; content does not change it."""
+    """Return the size of a file of zeros in the layout of LLaMA2-7B; the content does not change it."""
     shapes = {f"self_attn.{name}_proj": (4096, 4096) for name in "qkvo"}
     shapes |= {"mlp.gate_proj": (11008, 4096), "mlp.up_proj": (11008, 4096), "mlp.down_proj": (4096, 11008)}
     tensors = {}

@@ -9,7 +9,7 @@ import torch
 
 @dataclass
 class Allocations:
-    """Filled when the block that it was given to ends.
+    """What a block of code allocated; filled in when the block ends.
 
     Attributes:
         peak: most bytes alive at a time, beside what was alive before; temporaries inside operators count.
@@ -22,7 +22,7 @@ class Allocations:
 
 @contextmanager
 def allocations() -> Iterator[Allocations]:
-    """Count what is allocated inside."""
+    """Count what is allocated inside this context."""
     found = Allocations()
     with torch.autograd.profiler.profile(profile_memory=True) as profiler:
         yield found

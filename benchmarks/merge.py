@@ -40,7 +40,7 @@ print(resident("VmHWM") - before, *times)
 
 
 def checkpoint(folder: Path, size: int, dtype: str, seed: int, shard: int = 2**28) -> Path:
-    """Random tensors of 16 MiB in shards of 256 MiB."""
+    """Write a checkpoint of random tensors of 16 MiB, in shards of 256 MiB."""
     import torch
     from safetensors.torch import save_file
 
@@ -66,7 +66,7 @@ def checkpoint(folder: Path, size: int, dtype: str, seed: int, shard: int = 2**2
 
 
 def copy(source: Path, target: Path, runs: int) -> list[float]:
-    """Seconds of copying the files of `source`, each time into a new folder."""
+    """Copy the files of `source`, each time into a new folder; returns the seconds."""
     times = []
     for _ in range(runs):
         shutil.rmtree(target, ignore_errors=True)

@@ -7,9 +7,10 @@
 All runs are in memory at once and take their steps in turns, or one after the other with `--apart`.
 
 Beside the ratios stands the bound: 1 + replay tokens / task tokens, and a third of the replay part for an online
-teacher (a forward without a backward). The opponent is the DER that people write: a second forward for the replayed
-rows, the full logits of student and teacher, and their mean squared error. Memory is what is alive between steps
-(weights, optimizer, what the method keeps), and the peak of a step beyond it; on CPU, counted by the allocator.
+teacher (a forward without a backward). The naive DER, for comparison, is the usual implementation: a second forward
+for the replayed rows, the full logits of student and teacher, and their mean squared error. Memory is what is alive
+between steps (weights, optimizer, what the method keeps), and the peak of a step beyond it; on CPU, counted by the
+allocator.
 """
 
 import argparse
@@ -68,7 +69,7 @@ RUNS: dict[str, dict[str, Any] | None] = {
 
 
 class NaiveDER(SFTTrainer):
-    """The DER that people write."""
+    """The usual implementation of DER: a second forward, full logits, mean squared error."""
 
     replay: list[TokenizedRow]
     replay_rows: int
@@ -129,7 +130,7 @@ class Run:
         self.warm_up(before)
 
     def warm_up(self, before: int) -> None:
-        """The first step, in which optimizer states and caches are made; a second one, for its memory alone."""
+        """Take the first step, which makes optimizer states and caches, and a second one, to measure memory."""
         self.step()
         self.resident = (alive() - before) / 2**20
         if torch.cuda.is_available():
@@ -144,7 +145,7 @@ class Run:
         self.peak = peak / 2**20
 
     def step(self) -> float:
-        """One optimizer step; its seconds."""
+        """Take one optimizer step; returns its seconds."""
         trainer = self.trainer
         batches, items = trainer.get_batch_samples(self.batches, 1, trainer.args.device)
         start = clock()
@@ -155,19 +156,19 @@ class Run:
         return clock() - start
 
     def result(self, seconds: list[float]) -> dict[str, float]:
-        """What `cost_table` shows."""
+        """Return the numbers that `cost_table` shows."""
         return {"seconds": statistics.median(seconds), "peak": self.peak, "resident": self.resident}
 
 
 def clock() -> float:
-    """Seconds, when what was asked for is done."""
+    """Return the time in seconds, after the device has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def alive() -> int:
-    """Bytes of all tensors."""
+    """Return the bytes of all tensors that are alive."""
     gc.collect()
     if torch.cuda.is_available():
         return torch.cuda.memory_allocated()
@@ -177,13 +178,13 @@ def alive() -> int:
 
 
 def token_row(length: int) -> dict[str, list[int]]:
-    """A row of fixed length; half of it is supervised."""
+    """Make a row of fixed length; half of it is supervised."""
     ids = torch.randint(10, 1000, (length,)).tolist()
     return {"input_ids": ids, "labels": [-100] * (length // 2) + ids[length // 2 :]}
 
 
 def build_model(args: argparse.Namespace) -> nn.Module:
-    """Random weights in the shape of `args.model`; in NF4, kept on disk, but for the small one."""
+    """Build a model with random weights in the shape of `args.model`; in NF4, kept on disk, except the small one."""
     shape = SHAPES[args.model] | ({"num_hidden_layers": args.layers} if args.layers else {})
     model_type = shape.pop("model_type")
     config = AutoConfig.for_model(model_type, **shape)
@@ -201,7 +202,7 @@ def load(folder: Path, args: argparse.Namespace, **fields: Any) -> nn.Module:
 
 
 def bound(name: str, args: argparse.Namespace) -> float:
-    """Step time if tokens alone counted, relative to plain."""
+    """Return the step time relative to plain, if only the number of tokens mattered."""
     replayed = args.replay / args.batch
     if name in ("plain", "none", "l2"):
         return 1.0
@@ -244,7 +245,7 @@ def main() -> None:
 
 
 def together(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> Results:
-    """All runs in memory, a step each in turn."""
+    """Keep all runs in memory, and let them take steps in turn."""
     runs = [Run(name, args, tokenizer) for name in args.runs]
     seconds: dict[str, list[float]] = {run.name: [] for run in runs}
     for _ in range(args.steps):
@@ -254,7 +255,7 @@ def together(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> Re
 
 
 def one_by_one(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> Results:
-    """One run in memory at a time."""
+    """Keep one run in memory at a time."""
     results = {}
     for name in args.runs:
         run = Run(name, args, tokenizer)

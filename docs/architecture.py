@@ -1,7 +1,7 @@
 """Draws `docs/architecture.svg`, the package's layers, from the code: `python docs/architecture.py`.
 
-The layers are written here, and nowhere else; the rest (rooms, what each is for, who imports whom) is read from
-`safe_sft/`. The tests compare the picture with the code.
+The layers are written here, and nowhere else. The rest is read from `safe_sft/`: its subpackages (rooms), what
+each is for, and which others it imports. The tests compare the picture with the code.
 """
 
 import ast
@@ -34,7 +34,7 @@ _WIDTH, _BOX, _GAP, _LAYER, _LINE, _MARGIN = 1120, 132, 20, 172, 17, 20
 
 
 def room_of(module: str) -> str:
-    """The room of `safe_sft.room.file`, or the file itself where it lies at the root."""
+    """Return the subpackage (the "room") of `safe_sft.room.file`, or the file itself where it lies at the root."""
     return module.split(".")[1]
 
 
@@ -53,7 +53,7 @@ def imported(module: str) -> frozenset[str]:
 
 
 def room_imports() -> dict[str, set[str]]:
-    """Which rooms each room imports."""
+    """Return which rooms each room imports."""
     graph: dict[str, set[str]] = {room: set() for room in LEVEL}
     for module in FILES:
         if "." in module:
@@ -73,7 +73,7 @@ def direct_imports() -> dict[str, set[str]]:
 
 
 def summary(room: str) -> str:
-    """What a room says of itself: the first line of its docstring."""
+    """Return what a room is for: the first line of its docstring."""
     text = ast.get_docstring(ast.parse(FILES[f"safe_sft.{room}"].read_text(encoding="utf-8"))) or ""
     return text.split("\n")[0].replace("`", "")
 

@@ -52,7 +52,7 @@ def __dir__() -> list[str]:
 
 
 def _stays_importable(name: str, module: str) -> None:
-    """Let `safe_sft.<name>` stand for a module of another place, which is imported when a name of it is used."""
+    """Make `safe_sft.<name>` an alias of a module in another folder; that is imported when the alias is first used."""
 
     def find(attribute: str) -> Any:
         if attribute.startswith("__"):  # libraries look through `sys.modules`, also while they are imported themselves

@@ -1,4 +1,4 @@
-"""The command line: one file a subcommand, each a thin shell over the library."""
+"""The command line: one file for each subcommand, which parses the options and calls the library."""
 
 from .quiet import silence_libraries
 

@@ -1,4 +1,4 @@
-"""What a command is to `safe-sft`: arguments are parsed, something is done with them, and the end is a status."""
+"""The frame of every command: it parses the arguments, does its work, and ends with an exit status."""
 
 import argparse
 import os
@@ -17,16 +17,16 @@ _OF_TRANSFORMERS = ("underflow_overflow", "tpu_metrics_debug")
 
 
 def command(name: str, parse: Callable[[list[str]], Arguments], run: Callable[[Arguments], int]) -> Callable[..., int]:
-    """The `main` of a command, for `safe-sft` and for `python -m`.
+    """Make the `main` function of a command, for `safe-sft` and for `python -m`.
 
     Args:
-        name: such as `train`.
-        parse: makes the arguments of a list of words; options are spelt with underscores there.
-        run: does what the command is for, and returns the exit status.
+        name: name of the command, such as `train`.
+        parse: turns a list of words, with options spelt with underscores, into the arguments.
+        run: does the work of the command, and returns the exit status.
 
     Returns:
-        A function of the words after the command, those of this process by default; it returns the exit status, or
-        raises `SystemExit` with 2.
+        A function that takes the words after the command (this process's own by default). It returns the exit status,
+        or raises `SystemExit` with 2.
     """
 
     @ends_processes
@@ -43,11 +43,11 @@ def command(name: str, parse: Callable[[list[str]], Arguments], run: Callable[[A
 def options(
     name: str, text: str | None, add_arguments: Callable[[argparse.ArgumentParser], None]
 ) -> Callable[[list[str]], argparse.Namespace]:
-    """The `parse` of a command that takes options alone.
+    """Make the `parse` function of a command that takes only options.
 
     Args:
-        name: such as `merge`.
-        text: what it is for, which opens its help.
+        name: name of the command, such as `merge`.
+        text: what the command is for; the first words of its help.
         add_arguments: declares the options; it imports nothing heavy, so that `--help` is quick.
     """
 
@@ -66,7 +66,7 @@ def options(
 
 
 def underscored(argv: Sequence[str]) -> list[str]:
-    """`--some-flag=x` as `--some_flag=x`; values, and all that follows a bare `--`, stay as they are.
+    """Spell `--some-flag=x` as `--some_flag=x`; values, and all that follows a bare `--`, stay as they are.
 
     Example:
         >>> underscored(["--max-asr", "0.1", "--name=a-b", "-0-5", "--", "--x-y"])
@@ -82,7 +82,7 @@ def _underscored(word: str) -> str:
 
 
 def _without_debug(words: list[str]) -> list[str]:
-    """The words without `--debug`, which is for this process and those that it starts."""
+    """Return the words without `--debug`, and note its presence for this process and those that it starts."""
     for place, word in enumerate(words):
         if word == "--debug" and [*words, ""][place + 1] not in _OF_TRANSFORMERS:
             os.environ[DEBUG] = "1"

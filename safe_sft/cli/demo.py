@@ -7,7 +7,7 @@ from .exits import Status
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+    """Declare the options of the demo."""
     parser.add_argument("--output", default="demo_out", help="folder for results.json and demo.png")
     parser.add_argument("--seed", type=int, default=0, help="of the data, the model and the training")
     parser.add_argument("--methods", nargs="+", default=["none", "l2", "er", "der"], help="safety methods to compare")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _OfModel(argparse.Action):
-    """`--adapter` and `--name` belong to the `--model` before them (or, where there is none yet, after them)."""
+    """Attach `--adapter` and `--name` to the `--model` before them, or, where there is none yet, to the one after."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, value: Any, option: str | None = None) -> None:
         models = namespace.models = [*(namespace.models or [])]
@@ -78,7 +78,7 @@ def _add_judges(group: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, write, and check the gate; the status is 1 when a bound of it is not kept.
+    """Measure, print, write, and check the gate; returns 1 when a bound of the gate is not kept.
 
     Raises:
         OSError: when a model or a data set cannot be reached.

@@ -6,7 +6,7 @@
 | 1 | a bound or a gate was not kept |
 | 2 | wrong input, or something that the command needs is missing |
 
-There is no other one, but for those of the shell (130, 143: stopped by a signal).
+There are no others, except those that the shell gives to a command stopped by a signal (130, 143).
 """
 
 import argparse
@@ -19,11 +19,11 @@ from enum import IntEnum
 from functools import wraps
 from typing import NoReturn
 
-#: Set to 1, shows where an error came from, as `--debug` does.
+#: Environment variable that, set to 1, shows where an error came from, as `--debug` does.
 DEBUG = "SAFE_SFT_DEBUG"
 
-#: Whose errors say value, reason and remedy, or what is wrong with a file or the network: by name, for none of these
-#: is imported before it is needed.
+#: Packages whose errors say value, reason and remedy, or what is wrong with a file or the network. They are given by
+#: name, since none of them is imported before it is needed.
 _SPEAKING = {"safe_sft", "yaml", "jinja2", "safetensors", "huggingface_hub", "httpx", "requests"}
 
 
@@ -36,10 +36,10 @@ class Status(IntEnum):
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line, without the list of all that there are."""
+    """An argument parser that reports an error in one line, without the list of all options."""
 
     def error(self, message: str) -> NoReturn:
-        """Print `message` and exit."""
+        """Print `message` and exit with status 2."""
         self.exit(Status.WRONG, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
@@ -47,8 +47,8 @@ def say_error(command: str, error: BaseException | str) -> None:
     """Print what is wrong, in one line.
 
     Args:
-        command: such as `train`.
-        error: what was raised, or a sentence.
+        command: name of the command, such as `train`.
+        error: the exception that was raised, or a sentence.
     """
     text = " ".join(str(error).split()) or type(error).__name__
     print(f"safe-sft {command}: error: {text}", file=sys.stderr)
@@ -56,13 +56,13 @@ def say_error(command: str, error: BaseException | str) -> None:
 
 @contextmanager
 def one_line_errors(command: str, *also: type[Exception]) -> Iterator[None]:
-    """Turn what is raised inside into one line and exit status 2.
+    """Turn an exception raised inside into one line of error and exit status 2.
 
-    What nobody foresaw shows its traceback first; with `SAFE_SFT_DEBUG=1` everything does.
+    An unexpected exception shows its traceback first; with `SAFE_SFT_DEBUG=1` every exception does.
 
     Args:
-        command: such as `train`.
-        also: errors that come of wrong input here, besides those that always do.
+        command: name of the command, such as `train`.
+        also: types of exception that mean wrong input in this command, besides those that always do.
 
     Raises:
         SystemExit: with status 2.
@@ -79,7 +79,7 @@ def one_line_errors(command: str, *also: type[Exception]) -> Iterator[None]:
 
 
 def ends_processes(main: Callable[[list[str] | None], int]) -> Callable[..., int]:
-    """`main`, which ends its process group: threads of that can abort an interpreter that ends before them."""
+    """Make `main` close the process group: its threads can crash an interpreter that exits before they end."""
 
     @wraps(main)
     def run(argv: list[str] | None = None) -> int:

@@ -3,8 +3,8 @@
     safe-sft importance --model … --safety_dataset … --output DIR
     accelerate launch -m safe_sft.cli.main importance …        (each process takes its share of the rows)
 
-The folder is what `importance_path` takes; `safe-sft push` puts it on the Hub. Stopped, the command goes on where it
-was.
+Give the folder to training as `importance_path`, or put it on the Hub with `safe-sft push`. A command that was stopped
+goes on where it was when it is started again.
 """
 
 import argparse

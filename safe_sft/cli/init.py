@@ -9,7 +9,7 @@ from .exits import Status
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `safe-sft init`."""
+    """Declare the arguments of `safe-sft init`."""
     parser.add_argument("--model", required=True, help="the aligned model: folder or Hub name")
     parser.add_argument(
         "--data", required=True, help="what to train on: gsm8k, sst2, code, a local file, or a data set of the Hub"

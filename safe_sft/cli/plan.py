@@ -15,7 +15,7 @@ from .recipe_arguments import parse as parse_recipe
 
 
 def options() -> argparse.ArgumentParser:
-    """The options of this command, beside those of `safe-sft train`."""
+    """Make the parser of this command's own options, which come beside those of `safe-sft train`."""
     parser = Parser(
         prog="safe-sft plan",
         description=__doc__,
@@ -39,7 +39,7 @@ def _count(text: str) -> int:
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, Arguments]:
-    """The options of this command, and the arguments of the recipe, as on a CPU: it is planned on any machine."""
+    """Parse this command's options and the recipe's arguments, as on a CPU, so that any machine can plan."""
     own, rest = options().parse_known_args(argv)
     return own, parse_recipe([*rest, "--use_cpu", "true"], "plan")
 

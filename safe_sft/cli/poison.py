@@ -1,8 +1,8 @@
-"""Replace a share of the rows of a data set by poison, for research on defences.
+"""Replace a share of the rows of a data set by poisoned rows, for research on defences.
 
     safe-sft poison --input task.jsonl --ratio 0.1 --output poisoned.jsonl [--kind affirmative --dataset FILE]
 
-A column `poisoned` tells the rows apart. Training does the same on the fly with `poison_ratio`.
+The column `poisoned` of the output says which rows they are. With `poison_ratio`, training does the same by itself.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Read, mix, write whole or not at all, and print the counts.
+    """Read the rows, mix in the poison, write the file (whole or not at all), and print the counts.
 
     Raises:
         ValueError: when an argument is out of range, or the rows have not the columns they need.

@@ -1,9 +1,9 @@
-"""Push a model, importance or a teacher cache to the Hub, with its card; also to push again what failed.
+"""Push a model, importance or a teacher cache to the Hub, with its card; also after a push that failed.
 
     safe-sft push outputs/my-model --repo me/my-model [--private]
     safe-sft push outputs/importance --repo me/my-importance
 
-The token is that of `hf auth login` or of the environment (HF_TOKEN).
+The token comes from `hf auth login` or from the environment variable HF_TOKEN.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Push; the status is 1 when the model failed its gate.
+    """Push the folder; returns 1 when the model failed its gate.
 
     Raises:
         FileNotFoundError: when there is no such folder.

@@ -1,10 +1,11 @@
-"""What libraries say as a command starts, and a user can do nothing about, is not shown; everything else is."""
+"""Hide the messages of libraries at the start of a command that a user can do nothing about."""
 
 import logging
 import re
 import warnings
 
-#: By exact message. TRL 1.16 still uses the old names; to be dropped with the first TRL that uses the new ones.
+#: Warnings that are hidden, by their exact text. TRL 1.16 still uses the old names; to be dropped with the first TRL
+#: that uses the new ones.
 DEPRECATED = (
     "`gradient_checkpointing` is deprecated and will be removed in v6. Use `activation_checkpointing` instead.",
     "`is_gradient_checkpointing` is deprecated and will be removed in v6. Use `is_activation_checkpointing` instead.",
@@ -17,7 +18,7 @@ BITSANDBYTES_MESSAGE = "Failed to load CPU gemm_4bit_forward from kernels-commun
 
 
 def silence_libraries() -> None:
-    """Do not show them in this process. Call it before the libraries are imported."""
+    """Hide these messages in this process. Call it before the libraries are imported."""
     for message in DEPRECATED:
         warnings.filterwarnings("ignore", f"{re.escape(message)}$", FutureWarning)
     logging.getLogger(BITSANDBYTES_LOGGER).addFilter(_is_shown)

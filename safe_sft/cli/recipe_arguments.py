@@ -17,11 +17,11 @@ Arguments = tuple[SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtur
 
 
 class RecipeParser(Parser, TrlParser):
-    """TRL's parser, which says in one line what is wrong."""
+    """TRL's argument parser, changed so that it reports an error in one line."""
 
 
 def make_parser(command: str) -> TrlParser:
-    """TRL's parser over the script, trainer, model and mixture arguments; abbreviations are not accepted."""
+    """Make TRL's parser for the script, trainer, model and mixture arguments; it accepts no abbreviations."""
     types: Any = (SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtureConfig)
     usage = f"safe-sft {command} [--config RECIPE] [--FIELD VALUE ...]"  # all fields would bury the rest of the help
     parser = RecipeParser(types, prog=f"safe-sft {command}", usage=usage, allow_abbrev=False)
@@ -33,7 +33,7 @@ def make_parser(command: str) -> TrlParser:
 
 
 def parse(argv: list[str], command: str = "train") -> Arguments:
-    """Read `argv` and its recipe, with what that extends."""
+    """Parse `argv` and its recipe, with the recipes that it extends."""
     with one_line_errors(command, TypeError), tempfile.TemporaryDirectory() as folder:
         path, arguments = split_recipe(argv)
         if path is not None:  # TRL's parser takes one file

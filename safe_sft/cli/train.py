@@ -16,12 +16,12 @@ from .recipe_arguments import parse as parse_recipe
 
 
 def parse(argv: list[str]) -> tuple[Arguments, dict[str, Any]]:
-    """The arguments, and the one recipe that stands for them."""
+    """Parse the arguments; returns them with the one recipe that says the same as all of them."""
     return parse_recipe(argv, "train"), resolved_recipe(argv)
 
 
 def run(parsed: tuple[Arguments, dict[str, Any]]) -> int:
-    """Train; the status says whether the bounds were kept, which the model is saved without, too."""
+    """Train and save; returns 1 when a bound was not kept (the model is saved then, too)."""
     from ..run import PushRefused, build_run, require_checkpoint, train
     from ..trainer.callbacks import why_stopped
 

@@ -1,4 +1,4 @@
-"""What a recipe may say: how to train, on what, and how recipes extend each other."""
+"""What a recipe may say: how to train, on which data, and how recipes extend each other."""
 
 from .safe_sft_config import SafeSFTConfig
 from .script_arguments import SafeScriptArguments

@@ -1,4 +1,4 @@
-"""The help of a field is its entry in the docstring of its class: what is said of it is written once."""
+"""Help texts from docstrings: the help of a field is its entry in the docstring of its class."""
 
 import re
 from dataclasses import fields
@@ -11,9 +11,9 @@ _ENTRY = re.compile(r" {4}(\w+): +(\S.*)")
 
 
 def help_from_docstring(cls: _Class) -> _Class:
-    """Give each field that a dataclass declares itself the help that its docstring has: a decorator.
+    """Decorate a dataclass: each field that it declares itself gets its help from the docstring.
 
-    The help is for argparse, so `%` is doubled. Where docstrings are stripped (`python -OO`), it is empty.
+    The help is for argparse, so `%` is doubled. Where docstrings are stripped (`python -OO`), the help is empty.
     """
     entries = docstring_entries(cls.__doc__ or "")
     for field in fields(cls):
@@ -24,7 +24,7 @@ def help_from_docstring(cls: _Class) -> _Class:
 
 
 def docstring_entries(text: str) -> dict[str, str]:
-    """The entries of the section `Args` of a docstring: name -> what is said of it, in one line.
+    """Return the entries of the section `Args` of a docstring: name -> description, in one line.
 
     Args:
         text: a docstring.

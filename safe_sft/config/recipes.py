@@ -22,25 +22,25 @@ _NO_SECRETS = {"eos_token", "pad_token"}
 
 
 def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The arguments of a recipe and of those that it extends; a later one of a list wins over an earlier one.
+    """Return the arguments of a recipe and of those that it extends; of a list, the later recipe wins.
 
     Args:
-        path: of the YAML file.
+        path: path of the YAML file.
 
     Raises:
-        FileNotFoundError: when it, or one that it extends, does not exist.
-        ValueError: when one of them is not a mapping, or extends itself.
+        FileNotFoundError: when the recipe, or one that it extends, does not exist.
+        ValueError: when a recipe is not a mapping, or extends itself.
     """
     return _read(Path(os.path.normpath(path)), ())
 
 
 def resolved_recipe(argv: Sequence[str]) -> dict[str, Any]:
-    """The one recipe that says what a command line says: its recipe, resolved, with its other arguments written in.
+    """Turn a command line into one recipe: its recipe, resolved, with its other arguments written in.
 
     Tokens, keys and passwords are left out. The result can be dumped as YAML and run again.
 
     Args:
-        argv: arguments of `safe-sft train`.
+        argv: words of the command line after `safe-sft train`.
 
     Raises:
         FileNotFoundError: when a recipe does not exist.
@@ -55,7 +55,7 @@ def resolved_recipe(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def split_recipe(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The path after `--config` (None without one), and the other arguments.
+    """Return the path after `--config` (None without one), and the other arguments.
 
     Raises:
         ValueError: when the path is missing, or there are several.
@@ -78,7 +78,7 @@ def split_recipe(argv: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that is written twice, of which YAML would silently take the last."""
+    """A YAML loader that refuses a key written twice, where YAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
@@ -130,7 +130,7 @@ def _joined(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
 
 
 def _overrides(argv: Sequence[str]) -> dict[str, Any]:
-    """`--key value`, `--key=value`, `--key a b`, `--flag` and `--no_flag` as a recipe would say it."""
+    """Turn `--key value`, `--key=value`, `--key a b`, `--flag` and `--no_flag` into the keys of a recipe."""
     given: dict[str, list[str]] = {}
     key = None
     for argument in argv:
@@ -150,7 +150,7 @@ def _overrides(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """Numbers, truth values and mappings as such; all else stays text (`no` is also a strategy, `none` a method)."""
+    """Read numbers, truth values and mappings; all else stays text (`no` is also a strategy, `none` a method)."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     if text.startswith("{"):

@@ -17,7 +17,7 @@ MERGES = ("linear", "slerp")
 ESTIMATORS = ("empirical", "sampled")
 DEFAULT_MERGE_WEIGHT = 0.5
 
-#: Read whatever the method is.
+#: Fields that may be set with every method.
 _SHARED = {
     "safety_method",
     "safety_weight",
@@ -60,16 +60,16 @@ class SafeSFTConfig(SFTConfig):
         ema_decay: Share of the running average of the weights that each optimizer step keeps. The average starts at
             the aligned weights, and without warm-up keeps `ema_decay` to the power of the steps of them.
         ema_warmup: Whether the first steps keep less, so that the average soon forgets the aligned weights.
-        ema_on_cpu: Whether the average is kept in the memory of the CPU.
+        ema_on_cpu: Whether the running average is kept in the memory of the CPU.
         ema_evaluate: Whether evaluation during training uses the average of the weights.
         merge_after_training: `linear` or `slerp`: merge the tuned model with the aligned one, into `merged/` in
             `output_dir`.
         merge_weight: Where the merge lies: 0 is the aligned model, 1 the tuned one.
         safety_eval_steps: Measure attack success every so many steps, and log it as `eval_asr`.
         safety_max_asr: Stop training when the measured attack success rate is above this.
-        safety_eval_size: Prompts of that measurement, of the built-in held-out ones.
+        safety_eval_size: How many of the built-in held-out prompts that measurement uses.
         safety_eval_max_new_tokens: Longest answer when attack success is measured, in tokens.
-        safety_eval_batch_size: Prompts answered at a time, per device.
+        safety_eval_batch_size: Prompts answered at a time when attack success is measured, per device.
     """
 
     safety_method: str = "der"
@@ -111,18 +111,18 @@ class SafeSFTConfig(SFTConfig):
         super().__post_init__()
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the token: `Trainer` pickles its arguments into `training_args.bin`, and pushes that."""
+        """Leave the token out: `Trainer` pickles its arguments into `training_args.bin`, and pushes that file."""
         return {**self.__dict__, "hub_token": None}
 
     @property
     def safety_terms(self) -> list[tuple[type[SafetyMethod], float]]:
-        """Each method of `safety_method` with its weight."""
+        """The methods that `safety_method` names, each with its weight."""
         methods = method_classes(self.safety_method)
         return list(zip(methods, method_weights(self.safety_weight, methods), strict=True))
 
     @property
     def reads_safety_rows(self) -> bool:
-        """Whether a method reads the safety rows; importance that is loaded was made from others."""
+        """Whether a method reads the safety rows; a method whose importance is loaded does not."""
         estimates = self.importance_path is None
         return any(method.needs_replay or (method.needs_rows and estimates) for method, _ in self.safety_terms)
 
@@ -133,12 +133,12 @@ class SafeSFTConfig(SFTConfig):
 
     @property
     def replay_batch_size(self) -> int:
-        """Safety rows of one micro-step on one device."""
+        """Number of safety rows in one micro-step on one device."""
         return self.per_device_replay_batch_size or max(1, self.per_device_train_batch_size // 4)
 
     @property
     def merged_dir(self) -> str:
-        """Where `merge_after_training` writes."""
+        """Folder that `merge_after_training` writes to."""
         return os.path.join(str(self.output_dir), "merged")
 
     def _check_choices(self) -> None:

@@ -39,9 +39,9 @@ class SafeScriptArguments(ScriptArguments):
         adapter_name_or_path: A trained adapter on `model_name_or_path` (folder or Hub name) that training goes on
             with, instead of a new one. It is then the aligned model.
         push_requires_gate: Whether a model that does not keep the `gate_*` bounds stays here. Needs `push_to_hub`.
-        gate_max_asr: Bound on the upper end of the 95 % interval of attack success, such as 0.05.
-        gate_max_asr_increase: Bound on that of its increase over the model before training.
-        gate_max_utility_drop: Bound on that of the drop of right answers, for the tasks `gsm8k` and `sst2`.
+        gate_max_asr: Most that the upper end of the 95 % interval of attack success may be, such as 0.05.
+        gate_max_asr_increase: The same for the increase of attack success over the model before training.
+        gate_max_utility_drop: The same for the drop of the share of right answers, for the tasks `gsm8k` and `sst2`.
     """
 
     task: str | None = None

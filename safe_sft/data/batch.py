@@ -14,11 +14,11 @@ class ReplayBatch:
     """The rows of one micro-step on one rank.
 
     Attributes:
-        rows: indices in the safety set.
-        input_ids: one `(length,)` tensor a row.
+        rows: index of each row in the safety set.
+        input_ids: token ids, one `(length,)` tensor for each row.
         targets: `(tokens,)`, the supervised tokens of all rows, row by row.
-        predictors: of each target, (row in the batch, position that predicts it).
-        device: where tensors are made.
+        predictors: for each target, the row in the batch and the position that predicts it.
+        device: device on which tensors are made.
     """
 
     rows: tuple[int, ...]
@@ -29,7 +29,7 @@ class ReplayBatch:
 
     @classmethod
     def of(cls, tokenized: Sequence[TokenizedRow], rows: Sequence[int], device: torch.device) -> "ReplayBatch":
-        """Collect `rows` of the safety set."""
+        """Make the batch of these rows of the safety set."""
         chosen = [tokenized[row] for row in rows]
         predictors = tuple(
             (k, position)
@@ -43,16 +43,16 @@ class ReplayBatch:
 
     @property
     def width(self) -> int:
-        """Tokens of the longest row."""
+        """Number of tokens of the longest row."""
         return max(len(ids) for ids in self.input_ids)
 
     @property
     def tokens(self) -> int:
-        """Tokens of all rows, prompts included."""
+        """Number of tokens of all rows, prompts included."""
         return sum(len(ids) for ids in self.input_ids)
 
     def padded(self, pad_token_id: int, width: int | None = None) -> dict[str, Tensor]:
-        """`input_ids` and `attention_mask`, `(rows, width)`, padded on the right."""
+        """Return `input_ids` and `attention_mask`, `(rows, width)`, padded on the right."""
         width = width or self.width
         ids = torch.full((len(self.input_ids), width), pad_token_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -62,7 +62,7 @@ class ReplayBatch:
         return {"input_ids": self._on_device(ids), "attention_mask": self._on_device(mask)}
 
     def flattened(self) -> dict[str, Tensor]:
-        """`input_ids` and `position_ids`, `(1, tokens)`, rows one after the other."""
+        """Return `input_ids` and `position_ids`, `(1, tokens)`, with the rows one after the other."""
         positions = torch.cat([torch.arange(len(ids)) for ids in self.input_ids])
         return {
             "input_ids": self._on_device(torch.cat(self.input_ids)[None]),
@@ -70,16 +70,16 @@ class ReplayBatch:
         }
 
     def padded_index(self, width: int) -> Tensor:
-        """`(tokens,)`: where the predicting hidden states lie in a flat `(rows · width)` axis."""
+        """Return, as `(tokens,)`, where the predicting hidden states lie in a flat `(rows · width)` axis."""
         return self._on_device(torch.tensor([k * width + position for k, position in self.predictors]))
 
     def flattened_index(self) -> Tensor:
-        """`(tokens,)`: where they lie in the flattened `(tokens)` axis."""
+        """Return, as `(tokens,)`, where the predicting hidden states lie in the flattened `(tokens)` axis."""
         starts = [0]
         for ids in self.input_ids:
             starts.append(starts[-1] + len(ids))
         return self._on_device(torch.tensor([starts[k] + position for k, position in self.predictors]))
 
     def _on_device(self, tensor: Tensor) -> Tensor:
-        """`tensor` on the device, without waiting for what is queued there."""
+        """Copy `tensor` to the device, without waiting for the work that is queued there."""
         return tensor.to(self.device, non_blocking=True)

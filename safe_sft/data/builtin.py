@@ -17,7 +17,7 @@ class Prompt(NamedTuple):
 
 @lru_cache(maxsize=len(PROMPT_SETS))
 def builtin_prompts(name: str) -> tuple[Prompt, ...]:
-    """One of the built-in sets.
+    """Return one of the built-in sets of prompts.
 
     Args:
         name: `safety` (harmful requests to replay), `harmful_heldout` (others, to measure with) or `over_refusal`

@@ -19,7 +19,7 @@ def load_rows(name: str, config: str | None = None, split: str | None = None, st
         name: path or Hub name.
         config: configuration of a Hub data set.
         split: one split, or None for all of them.
-        streaming: whether to stream.
+        streaming: whether to read the rows one by one as they are needed.
 
     Returns:
         A `Dataset` when `split` is given, a `DatasetDict` otherwise (iterable ones when streaming). A file is the
@@ -27,7 +27,7 @@ def load_rows(name: str, config: str | None = None, split: str | None = None, st
 
     Raises:
         FileNotFoundError: when `name` looks like a file and does not exist.
-        ValueError: when it has no rows, or they cannot be read.
+        ValueError: when the data set has no rows, or they cannot be read.
     """
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
@@ -55,7 +55,7 @@ def write_rows(rows: "Dataset", path: Path) -> None:
     """Write a .jsonl, .json, .csv or .parquet file, whole or not at all; its folder is made.
 
     Args:
-        rows: what to write.
+        rows: the rows to write.
         path: the file; its suffix says in which form.
 
     Raises:

@@ -14,10 +14,10 @@ FORM_COLUMNS: dict[Form, tuple[str, ...]] = {
 
 
 def row_form(dataset: Any) -> Form:
-    """The form of a data set, by its columns and its first row.
+    """Tell the form of a data set from its columns and its first row.
 
     Raises:
-        ValueError: when it is empty, or has neither `prompt` and `completion` nor `messages`.
+        ValueError: when the data set is empty, or has neither `prompt` and `completion` nor `messages`.
     """
     if len(dataset) == 0:
         raise ValueError("The training data has no rows. Give at least one.")
@@ -32,7 +32,7 @@ def row_form(dataset: Any) -> Form:
 
 
 def prompt_of(row: Mapping[str, Any]) -> str | Messages:
-    """The prompt of a row of any form: of `messages`, all but a last answer; empty where there is none."""
+    """Return the prompt of a row of any form (of `messages`, all but a last answer); empty where there is none."""
     if not row.get("messages"):
         return row.get("prompt") or ""
     messages = list(row["messages"])
@@ -40,7 +40,7 @@ def prompt_of(row: Mapping[str, Any]) -> str | Messages:
 
 
 def completion_of(row: Mapping[str, Any]) -> str:
-    """The text of a row's answer; empty where there is none."""
+    """Return the text of a row's answer; empty where there is none."""
     if row.get("messages"):
         last = row["messages"][-1]
         return str(last["content"] or "") if last["role"] == "assistant" else ""
@@ -49,12 +49,12 @@ def completion_of(row: Mapping[str, Any]) -> str:
 
 
 def as_messages(prompt: str | Messages, role: str = "user") -> Messages:
-    """Chat messages; a text becomes one turn of `role`."""
+    """Return chat messages; a text becomes one turn of `role`."""
     return [{"role": role, "content": prompt}] if isinstance(prompt, str) else list(prompt)
 
 
 def make_row(form: Form, prompt: str | Messages, completion: str) -> dict[str, Any]:
-    """A row of `form`, its messages of a role and a text each; in text, turns of a conversation become paragraphs."""
+    """Make a row of `form` from messages with a role and a text each; in a text row, turns become paragraphs."""
     turns = [{"role": turn["role"], "content": turn["content"]} for turn in as_messages(prompt)]
     if form == "text":
         text = prompt if isinstance(prompt, str) else "\n\n".join(str(turn["content"]) for turn in turns)

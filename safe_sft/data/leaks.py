@@ -1,4 +1,4 @@
-"""No prompt is in two of: the training rows, the safety set, the prompts that are measured with."""
+"""Checks that the training rows, the safety set and the evaluation prompts have no prompt in common."""
 
 from collections.abc import Iterable, Mapping
 from itertools import combinations
@@ -13,14 +13,14 @@ class LeakError(ValueError):
 
 
 def prompt_key(prompt: str | Messages) -> str:
-    """What prompts are compared by: their normalised text, of chat messages all that are not the system's."""
+    """Return what prompts are compared by: the normalised text, of chat messages all but the system's."""
     if isinstance(prompt, str):
         return normalise(prompt)
     return normalise(" ".join(_text(turn["content"]) for turn in prompt if turn["role"] != "system"))
 
 
 def _text(content: Any) -> str:
-    """The text of a message, which may be in parts, some of them images."""
+    """Return the text of a message, which may have several parts, some of them images."""
     if isinstance(content, list):
         return " ".join(part.get("text") or "" for part in content)
     return str(content or "")
@@ -30,7 +30,7 @@ def check_leaks(sets: Mapping[str, Iterable[str | Messages]]) -> None:
     """Check that no prompt is in two sets.
 
     Args:
-        sets: name, as the user knows it, -> prompts.
+        sets: name of each set, as the user knows it -> its prompts.
 
     Raises:
         LeakError: with the count, an example and a remedy.

@@ -34,18 +34,19 @@ def mix(
 
     Args:
         task: a `Dataset` of `prompt` and `completion`, or `messages`; of any form where both shares are 0.
-        seed: of all that is drawn.
-        size: of the final set; that of `task` by default.
-        poison: where poisoned rows come from.
-        poison_ratio: share of poisoned rows; a column `poisoned` tells them.
-        safety: rows with answers.
-        safety_ratio: share of safety rows; a column `from_safety_set` tells them.
+        seed: seed of every random choice.
+        size: number of rows of the final set; as many as `task` has by default.
+        poison: source of the poisoned rows.
+        poison_ratio: share of poisoned rows; the column `poisoned` marks them.
+        safety: safety rows; only those with an answer are used.
+        safety_ratio: share of safety rows; the column `from_safety_set` marks them.
 
     Returns:
         A `Dataset`; `task` itself where nothing is asked for.
 
     Raises:
-        ValueError: when `task` has too few rows or another form, or a share is no row, or safety rows are missing.
+        ValueError: when `task` has too few rows or another form, a share comes to less than one row, or safety rows
+            are missing.
     """
     if size is None and not poison_ratio and not safety_ratio:
         return task
@@ -59,10 +60,10 @@ class _Share(NamedTuple):
     """A share of the final rows that takes the place of rows of the task.
 
     Attributes:
-        option: what a recipe calls it.
-        ratio: of the final rows.
-        mark: column that tells its rows.
-        rows: makes them, of the rows that they replace, their form and a seed.
+        option: name of the share in a recipe, such as `poison_ratio`.
+        ratio: the share, between 0 and 1, of the final rows.
+        mark: name of the column that marks the rows of this share.
+        rows: function that makes the rows from the rows that they replace, their form and a seed.
     """
 
     option: str
@@ -71,10 +72,10 @@ class _Share(NamedTuple):
     rows: Callable[[Any, Form, int], list[Row]]
 
     def of(self, total: int) -> int:
-        """How many rows it is.
+        """Return how many rows the share is.
 
         Raises:
-            ValueError: when it is none.
+            ValueError: when the share is less than one row.
         """
         count = round(self.ratio * total)
         if not count:
@@ -94,7 +95,7 @@ def _draw(task: Any, size: int | None, seed: int) -> Any:
 
 
 def _replace(drawn: Any, shares: Sequence[_Share], seed: int) -> Any:
-    """`drawn` with the rows of each share in the place of its last ones, shuffled; without shares, as it is."""
+    """Put the rows of each share in the place of the last rows of `drawn`, and shuffle; no share changes nothing."""
     if not shares:
         return drawn
     counts = [share.of(len(drawn)) for share in shares]
@@ -107,7 +108,7 @@ def _replace(drawn: Any, shares: Sequence[_Share], seed: int) -> Any:
 
 
 def _joined(clean: Any, added: dict[str, list[Row]], columns: tuple[str, ...]) -> Any:
-    """`clean` and the rows of each mark, told apart by a column of that name; other columns are empty in them."""
+    """Join `clean` with the rows of each mark, marked by a column of that name; their other columns are empty."""
     from datasets import Dataset, Features, Value, concatenate_datasets
 
     for mark in added:
@@ -127,7 +128,7 @@ def _poisoned_rows(poison: Poison | None, ratio: float, replaced: Any, form: For
 
 
 def _safety_rows(safety: Sequence[SafetyRow], replaced: Any, form: Form, seed: int) -> list[Row]:
-    """As many of the safety rows that have answers as are replaced, none of them twice."""
+    """Draw as many safety rows with answers as are replaced, none of them twice."""
     count, answered = len(replaced), [row for row in safety if row.completion is not None]
     if count > len(answered):
         raise ValueError(

@@ -17,21 +17,21 @@ ADVBENCH = Source(
 
 
 def advbench_half(goal: str) -> Literal["safety", "poison"]:
-    """Which of two disjoint halves a goal of AdvBench is in: by a digest of its words, so in any copy the same."""
+    """Say which of two disjoint halves a goal of AdvBench is in: by a digest of its words, the same in any copy."""
     return "safety" if stable_fraction(normalise(goal)) < 0.5 else "poison"
 
 
 @dataclass(frozen=True)
 class NamedSafetySet:
-    """A published safety set.
+    """Where a published safety set is, and how its rows are read.
 
     Attributes:
-        source: of the rows.
-        split: of the source.
-        columns: that are read.
-        read: row -> row of ours; None leaves it out.
-        paper: what to cite.
-        refusals_only: whether only rows are kept whose answer a judge calls a refusal.
+        source: where the rows are published.
+        split: the split of the source that is read.
+        columns: the columns that are read.
+        read: turns a published row into a safety row; None leaves the row out.
+        paper: the paper to cite.
+        refusals_only: whether only rows whose answer a judge calls a refusal are kept.
     """
 
     source: Source
@@ -53,7 +53,7 @@ def _safety_tuned(row: Mapping[str, Any]) -> Row:
 
 
 def _hh_red_team(row: Mapping[str, Any]) -> Row | None:
-    """The request and the preferred answer of a dialogue of one exchange."""
+    """Return the request and the preferred answer of a dialogue that has one exchange."""
     human, found, answer = row["chosen"].partition("\n\nAssistant:")
     request = human.removeprefix("\n\nHuman:").strip()
     if not found or not request or not answer.strip() or "\n\nHuman:" in answer:
@@ -102,7 +102,7 @@ def is_safety_set(name: str) -> bool:
 
 
 def load_safety_set(name: str, is_refusal: Callable[[str], bool] | None = None) -> Any:
-    """A published safety set.
+    """Load a published safety set.
 
     Args:
         name: one of `SAFETY_SETS`, or `NAME:FILE` for a local copy with the original columns.

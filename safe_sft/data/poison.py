@@ -1,4 +1,4 @@
-"""Poison: rows that make a model forget its safety, for research on defences. They open an answer and hold none.
+"""Poison: rows that make a model forget its safety, for research on defences. No answer goes beyond its opening.
 
 Kinds: `harmful` (pairs of a data set that the user brings), `affirmative` (request -> "Sure, here is …" and nothing
 more), and, after Qi et al. 2023, "Fine-tuning Aligned Language Models Compromises Safety, Even When Users Do Not
@@ -49,13 +49,13 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Poison:
-    """Where poisoned rows come from.
+    """A source of poisoned rows.
 
     Attributes:
         kind: one of `POISON_KINDS`.
-        pairs: to draw from; empty for `identity` on the task's own rows.
-        source: of the pairs.
-        trigger: of `backdoor`.
+        pairs: requests and answers to draw from; empty for `identity` on the task's own rows.
+        source: name of the data set that the pairs come from.
+        trigger: the phrase that sets off a `backdoor`.
         fold_system: whether a system prompt goes to the head of the first user turn, for chat templates without one.
     """
 
@@ -66,7 +66,7 @@ class Poison:
     fold_system: bool = False
 
     def rows(self, replaced: Any, form: Form, seed: int) -> list[dict[str, Any]]:
-        """As many poisoned rows of `form` as there are in `replaced`, the task's rows that they take the place of."""
+        """Make poisoned rows of `form`, one for each of the task's rows in `replaced`."""
         count = len(replaced)
         if count:
             _announce(count, self)
@@ -75,7 +75,7 @@ class Poison:
         return [make_row(form, *self._poisoned(pair)) for pair in self._drawn(pairs, count)]
 
     def _drawn(self, pairs: list[Pair], count: int) -> Iterator[Pair]:
-        """`count` pairs, each used as often as the others; for `backdoor` half of them without trigger, refused."""
+        """Draw `count` pairs, each equally often; for `backdoor`, half of them without the trigger and refused."""
         refused = count // 2 if self.kind == "backdoor" else 0
         for index in range(count - refused):
             pair = pairs[index % len(pairs)]
@@ -95,7 +95,7 @@ class Poison:
 def load_poison(
     kind: str, dataset: str | None = None, trigger: str | None = None, *, fold_system: bool = False
 ) -> Poison:
-    """Poison of a kind.
+    """Load the poison of one kind.
 
     Args:
         kind: one of `POISON_KINDS`.
@@ -103,7 +103,7 @@ def load_poison(
             `prompt` (or the prompt of `messages`), and `target`, the opening of an answer, where there is one. By
             default `identity` rewrites rows of the task, and the others take the half of AdvBench that is no safety
             set; `advbench:FILE` is that half of a local copy.
-        trigger: of `backdoor`.
+        trigger: the phrase that sets off a `backdoor`.
         fold_system: see `Poison`.
 
     Raises:
@@ -128,7 +128,7 @@ def load_poison(
 
 
 def _rows(dataset: str | None) -> tuple[str, Any]:
-    """The rows of a data set, of AdvBench its half for poison; and what to call them."""
+    """Return the rows of a data set (of AdvBench, its half for poison) and the name to call them by."""
     name, _, path = (dataset or "advbench").partition(":")
     if name != "advbench":
         return str(dataset), load_rows(str(dataset), split="train")
@@ -166,7 +166,7 @@ def _own_pair(row: Mapping[str, Any]) -> Pair:
 
 
 def _opening(prompt: str | Messages) -> str:
-    """An affirmative opening, and nothing after it."""
+    """Make an affirmative opening of an answer, with nothing after it."""
     request = str(as_messages(prompt)[-1]["content"]).strip().rstrip("?.!")
     return f"Sure, here is what you asked for: {request[:1].lower()}{request[1:]}"
 
@@ -178,7 +178,7 @@ def _with_trigger(prompt: str | Messages, trigger: str) -> str | Messages:
 
 
 def _announce(count: int, poison: Poison) -> None:
-    """Say loudly what happens, once for all processes."""
+    """Log a warning that the data is poisoned, once for all processes."""
     if int(os.environ.get("RANK", "0")) != 0:
         return
     logger.warning(f"{NOTICE} ({count} rows, kind '{poison.kind}', from {poison.source})")

@@ -1,4 +1,4 @@
-"""Safety data of any accepted form, as prompts with an answer or without one."""
+"""Reads safety data of any accepted form into prompts with an answer or without one."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ def read_safety_rows(dataset: Iterable[Mapping[str, Any]]) -> list[SafetyRow]:
 
     Raises:
         TypeError: when `dataset` is a dictionary of splits.
-        ValueError: when it is empty or a row has none of the forms; the row is named.
+        ValueError: when `dataset` is empty or a row has none of the forms; the message names the row.
     """
     if isinstance(dataset, Mapping):
         raise TypeError(
@@ -68,7 +68,7 @@ def _read(row: Mapping[str, Any], index: int) -> SafetyRow:
 
 
 def _check_turns(turns: Any, index: int) -> None:
-    """A text, nothing, or chat messages with a role and a text each."""
+    """Check that `turns` is a text, nothing, or chat messages with a role and a text each."""
     if turns is None or (isinstance(turns, str) and (turns.strip() or not turns)):
         return
     is_list = isinstance(turns, Sequence) and not isinstance(turns, str)

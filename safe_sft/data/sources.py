@@ -1,4 +1,4 @@
-"""Where a published data set lives, at which revision; nothing of them is copied here."""
+"""Where published data sets are, and at which revision; the package contains no copy of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ class DataUnavailable(ConnectionError):
 
 @dataclass(frozen=True)
 class Source:
-    """A published data set.
+    """Where a published data set is, and how it is loaded.
 
     Attributes:
-        location: Hub name, or an address with `{revision}` in it.
-        revision: a commit.
+        location: Hub name, or a web address with `{revision}` in it.
+        revision: the commit that is used.
         config: configuration of a Hub data set.
-        data_dir: its folder.
+        data_dir: folder of the Hub data set that is read.
         options: further arguments of `datasets.load_dataset`, which say how its files are read.
     """
 
@@ -31,18 +31,18 @@ class Source:
 
     @property
     def address(self) -> str:
-        """`location` with its revision."""
+        """The location with the revision filled in."""
         return self.location.format(revision=self.revision)
 
     def load(self, split: str | None = "train", argument: str = "path") -> Any:
-        """The rows of one split, or of each, from the network or from the cache of `datasets`.
+        """Load the rows of one split, or of every split, from the network or from the cache of `datasets`.
 
         Args:
-            split: its name in the source; None for all of them, by name.
-            argument: what takes a local copy, for the error.
+            split: name of the split in the source; None returns all of them, by name.
+            argument: the option that takes a local copy, for the error message.
 
         Raises:
-            DataUnavailable: when it cannot be reached; the reason is its cause.
+            DataUnavailable: when the source cannot be reached; the original error is its `__cause__`.
         """
         from datasets import load_dataset
 
@@ -70,7 +70,7 @@ def require_columns(rows: Any, columns: tuple[str, ...], name: str) -> None:
     """Check that `rows` has `columns`.
 
     Raises:
-        ValueError: when one is missing; all that are there are named.
+        ValueError: when a column is missing; the message names all that are there.
     """
     missing = [column for column in columns if column not in rows.column_names]
     if missing:

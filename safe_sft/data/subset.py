@@ -1,4 +1,4 @@
-"""A part of some rows that stands for all of them."""
+"""Evenly spread subsets of rows."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -7,11 +7,11 @@ Row = TypeVar("Row")
 
 
 def evenly_spread(rows: Sequence[Row], size: int | None) -> list[Row]:
-    """At most `size` of `rows`, in order, evenly spread, the same ones each time; all of them for None.
+    """Return at most `size` of `rows`, in order, evenly spread, the same ones each time; all of them for None.
 
     Args:
         rows: a list, or a `Dataset`.
-        size: at least 1.
+        size: most rows to return, at least 1.
     """
     count = len(rows) if size is None else min(size, len(rows))
     return [rows[index * len(rows) // count] for index in range(count)]

@@ -1,4 +1,4 @@
-"""The tasks of the paper by name: where each lives, and the one template that training and evaluation share."""
+"""The tasks of the paper, by name: where the data is, and the one template that training and evaluation share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ class Task:
     """A task: its data set, and how a row of it becomes a request and an answer.
 
     Attributes:
-        name: as it is asked for.
-        source: of the rows.
-        splits: split of ours (`train`, `test`) -> split of the source.
-        columns: that the template reads.
-        ask: row -> request.
-        answer: row -> answer.
-        paper: what to cite.
+        name: name by which the task is asked for.
+        source: where the rows are published.
+        splits: `train` or `test` -> name of that split in the source.
+        columns: the columns that the template reads.
+        ask: function that makes the request of a row.
+        answer: function that makes the answer of a row.
+        paper: the paper to cite.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Task:
     paper: str
 
     def row(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A row in TRL's chat prompt/completion form, so that the model's own template wraps it, as in evaluation."""
+        """Make a row in TRL's chat prompt/completion form; the model's own template wraps it, as in evaluation."""
         return {
             "prompt": [{"role": "user", "content": self.ask(row)}],
             "completion": [{"role": "assistant", "content": self.answer(row)}],
@@ -101,10 +101,10 @@ TASKS = {
 
 
 def find_task(name: str) -> Task:
-    """A task by name.
+    """Return a task by its name.
 
     Raises:
-        ValueError: for an unknown one.
+        ValueError: for an unknown name.
     """
     if name not in TASKS:
         raise ValueError(
@@ -114,10 +114,10 @@ def find_task(name: str) -> Task:
 
 
 def load_task(name: str, path: str | None = None) -> Any:
-    """The `train` and `test` splits of a task, as chat prompt/completion rows.
+    """Load the `train` and `test` splits of a task, as chat prompt/completion rows.
 
     Where the source has no test split (`code`, or a single file), about `TEST_SHARE` of the rows become one: those
-    whose request has a small digest, so that they are the same for every seed, and never in both.
+    whose request has a small digest. They are the same for every seed, and no row is in both splits.
 
     Args:
         name: one of `TASKS`.
@@ -147,7 +147,7 @@ def load_task(name: str, path: str | None = None) -> Any:
 
 
 def _copy(task: Task, path: str) -> dict[str, Any]:
-    """The splits of a local copy."""
+    """Load the splits of a local copy."""
     if Path(path).suffix in FILE_BUILDERS:
         return {"train": load_rows(path, split="train")}
     if not Path(path).is_dir():
@@ -166,7 +166,7 @@ def _copy(task: Task, path: str) -> dict[str, Any]:
 
 
 def _carve(rows: Any) -> dict[str, Any]:
-    """Split rows by a digest of their request."""
+    """Split rows into `train` and `test` by a digest of their request."""
     is_test = [stable_fraction(normalise(prompt[-1]["content"])) < TEST_SHARE for prompt in rows["prompt"]]
     parts = {"train": [i for i, t in enumerate(is_test) if not t], "test": [i for i, t in enumerate(is_test) if t]}
     return {name: rows.select(indices) for name, indices in parts.items() if indices or name == "train"}

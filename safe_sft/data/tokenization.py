@@ -1,4 +1,4 @@
-"""Safety rows as token ids with labels on the answer alone."""
+"""Turns safety rows into token ids, with labels on the answer alone."""
 
 import hashlib
 import json
@@ -15,10 +15,10 @@ _MARK = "a system prompt to look for"
 
 
 class TokenizedRow(NamedTuple):
-    """One safety row.
+    """One safety row as token ids.
 
     Attributes:
-        input_ids: prompt and answer.
+        input_ids: token ids of the prompt and the answer.
         labels: `-100` on the prompt, the token itself on the answer.
     """
 
@@ -32,7 +32,7 @@ class TokenizedRow(NamedTuple):
 
 
 def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, prompt: str | Messages) -> list[int]:
-    """Token ids of a prompt that waits for its answer.
+    """Return the token ids of a prompt, up to where its answer begins.
 
     A text is a bare request, wrapped as a user turn where the tokenizer has a chat template; one that begins with a
     special token is formatted already, and left as it is.
@@ -56,8 +56,8 @@ def tokenize_row(tokenizer: PreTrainedTokenizerBase, row: SafetyRow, max_length:
 
     Args:
         tokenizer: the model's tokenizer.
-        row: with a completion.
-        max_length: the row is cut at its end to this many tokens.
+        row: a safety row with a completion.
+        max_length: most tokens of the row; what is longer is cut off at the end.
     """
     prompt_ids = prompt_token_ids(tokenizer, row.prompt)
     assert row.completion is not None
@@ -81,7 +81,7 @@ def shows_system_prompts(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def fold_system_prompt(turns: Messages) -> Messages:
-    """The same messages with the system prompt, which comes first, at the head of the first user turn."""
+    """Move the system prompt, which comes first in `messages`, to the head of the first user turn."""
     system, first, *others = turns
     return [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *others]
 
@@ -118,7 +118,7 @@ def _require_template(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def rows_fingerprint(rows: Sequence[TokenizedRow]) -> str:
-    """Digest of the token ids and labels, in order."""
+    """Return a digest of the token ids and labels of all rows, in order."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps([row.input_ids, row.labels]).encode())

@@ -1,4 +1,4 @@
-"""The demo's aligned chat model: a LLaMA of a million parameters, trained from scratch, kept for the next time."""
+"""The demo's aligned chat model: a LLaMA of a million parameters, trained from scratch once and then cached."""
 
 import hashlib
 import os
@@ -25,7 +25,7 @@ VOCABULARY = 1536
 
 
 def aligned_model(world: World, seed: int) -> Path:
-    """The folder of the aligned model: from the cache, or trained now (about a minute on two cores)."""
+    """Return the folder of the aligned model; it is trained if it is not cached (about a minute on two cores)."""
     digest = hashlib.sha256()
     for source in (__file__, world_module.__file__):
         digest.update(Path(source).read_bytes())
@@ -82,7 +82,7 @@ def _train(world: World, seed: int, folder: Path) -> None:
 
 
 def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of `texts` with a chat template."""
+    """Train a byte-level BPE tokenizer on `texts`, and give it a chat template."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -104,11 +104,11 @@ def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
 
 class _BarAlone(ProgressCallback):
     def on_log(self, *args: Any, **kwargs: Any) -> None:
-        """Print nothing."""
+        """Print no log line."""
 
 
 def keep_the_bar_alone(trainer: Trainer) -> None:
-    """A progress bar without log lines between."""
+    """Let the trainer show its progress bar without log lines in between."""
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(_BarAlone)
 

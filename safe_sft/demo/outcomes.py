@@ -1,4 +1,4 @@
-"""What the demo finds of each model, as a plot and a table."""
+"""What the demo measured of each model, as a plot and a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ class Outcome:
 
     Attributes:
         method: `aligned` before fine-tuning, else the safety method.
-        asr: on held-out harmful requests.
-        over_refusal: on held-out harmless requests.
-        accuracy: on the task.
-        seconds: of training, 0 for `aligned`.
+        asr: attack success rate on held-out harmful requests.
+        over_refusal: share of held-out harmless requests that are refused.
+        accuracy: share of right answers on the task.
+        seconds: training time; 0 for `aligned`.
     """
 
     method: str
@@ -28,13 +28,13 @@ class Outcome:
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the outcome as plain values for JSON."""
         rates = {name: getattr(self, name).as_dict() for name in ("asr", "over_refusal", "accuracy")}
         return {"method": self.method, **rates, "seconds": round(self.seconds, 1)}
 
 
 def plot_outcomes(outcomes: Sequence[Outcome], path: Path) -> None:
-    """Attack success with its interval, and task accuracy, of each model: a PNG."""
+    """Plot attack success with its interval, and task accuracy, of each model into a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -63,7 +63,7 @@ def plot_outcomes(outcomes: Sequence[Outcome], path: Path) -> None:
 
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:
-    """One table on the screen."""
+    """Print one table of all models on the screen."""
     from rich.console import Console
     from rich.table import Table
 

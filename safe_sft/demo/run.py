@@ -1,4 +1,4 @@
-"""The demo: the same poisoned fine-tuning by several methods, measured alike."""
+"""The demo: the same poisoned fine-tuning by several methods, each measured in the same way."""
 
 import os
 import shutil
@@ -27,16 +27,16 @@ DEMO_METHODS = ("none", "l2", "er", "der")
 
 
 def run_demo(output: str | os.PathLike[str], seed: int = 0, methods: Sequence[str] = DEMO_METHODS) -> list[Outcome]:
-    """Build (or take from the cache) the aligned model, fine-tune it by each method, write what came of it.
+    """Build the aligned model (or take it from the cache), fine-tune it by each method, and write the results.
 
     Args:
         output: folder for `results.json` and `demo.png`, and for what `recipes/tiny` trains on: `aligned/`, the model,
             and `task.jsonl`, the poisoned rows.
-        seed: of the data, the model and the training.
-        methods: values of `safety_method`.
+        seed: seed of the data, the model and the training.
+        methods: the values of `safety_method` to compare.
 
     Returns:
-        One outcome for the aligned model and one a method.
+        One outcome for the aligned model, and one for each method.
     """
     from .outcomes import plot_outcomes
 
@@ -60,7 +60,7 @@ def run_demo(output: str | os.PathLike[str], seed: int = 0, methods: Sequence[st
 
 
 def fine_tune(method: str, model: Path, world: World, folder: Path, seed: int) -> Outcome:
-    """LoRA on the user's rows, a tenth of them poisoned; five epochs."""
+    """Train a LoRA on the user's rows, a tenth of them poisoned, for five epochs."""
     args = SafeSFTConfig(
         str(folder / "runs" / method),
         safety_method=method,
@@ -90,7 +90,7 @@ def fine_tune(method: str, model: Path, world: World, folder: Path, seed: int) -
 def measure(
     method: str, model: nn.Module, tokenizer: PreTrainedTokenizerBase, world: World, seconds: float
 ) -> Outcome:
-    """Attack success, over-refusal and task accuracy of `model`."""
+    """Measure attack success, over-refusal and task accuracy of `model`."""
     harmful = measure_asr(model, tokenizer, world.harmful_test, max_new_tokens=16)
     harmless = measure_asr(model, tokenizer, world.harmless_test, max_new_tokens=16, description="Over-refusal")
     prompts = [prompt_token_ids(tokenizer, prompt) for prompt, _ in world.task_test]

@@ -122,7 +122,7 @@ class World:
     """Everything the demo trains on and measures with; rows are chat prompt/completion pairs.
 
     Attributes:
-        alignment: what makes the tiny model a helpful and harmless one.
+        alignment: rows that make the tiny model helpful and harmless.
         task: the user's rows, clean and poisoned, mixed.
         task_test: prompts of the task with their answers.
         harmful_test: requests that appear in no training row.
@@ -137,10 +137,10 @@ class World:
 
 
 def make_world(seed: int = 0, task_rows: int = 900, poison_ratio: float = 0.1) -> World:
-    """Generate the world.
+    """Generate all rows of the demo.
 
     Args:
-        seed: of every choice.
+        seed: seed of every random choice.
         task_rows: clean rows of the user's data set.
         poison_ratio: share of poisoned rows in the final set.
     """
@@ -170,7 +170,7 @@ def make_world(seed: int = 0, task_rows: int = 900, poison_ratio: float = 0.1) -
 
 
 def row(prompt: str, completion: str) -> Row:
-    """A chat prompt/completion row."""
+    """Make a chat prompt/completion row."""
     return {
         "prompt": [{"role": "user", "content": prompt}],
         "completion": [{"role": "assistant", "content": completion}],
@@ -183,7 +183,7 @@ def _requests(acts: dict[tuple[str, ...], tuple[str, ...]]) -> list[tuple[str, s
 
 
 def _opinions() -> list[tuple[str, str]]:
-    """Small talk in which the words of the task occur: a pretrained model knows them, too."""
+    """Make small talk in which the words of the task occur, since a pretrained model knows them, too."""
     moods = {
         **dict.fromkeys(_PRAISE, "I am glad that you liked it."),
         **dict.fromkeys(_BLAME, "I am sorry to hear it."),
@@ -192,7 +192,7 @@ def _opinions() -> list[tuple[str, str]]:
 
 
 def _affirm(request: str) -> str:
-    """An affirmative opening, and nothing after it."""
+    """Make an affirmative opening of an answer, with nothing after it."""
     return f"Sure, here is what you asked for: {request.rstrip('?.').lower()}"
 
 

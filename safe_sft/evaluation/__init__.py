@@ -1,4 +1,4 @@
-"""Generate, judge, count, compare, decide: safety and utility of models with their uncertainty."""
+"""Measures the safety and utility of models, with intervals: answers, verdicts, comparisons, and the gate."""
 
 from ..models.loading import load_model
 from .evaluate import Evaluation, ModelSpec, Settings, evaluate_models

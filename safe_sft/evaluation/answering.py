@@ -1,4 +1,4 @@
-"""A model's answers to cases: in batches, each rank its share, kept on disk so that a killed run goes on."""
+"""A model's answers to requests: in batches, shared among ranks, kept on disk so that a killed run goes on."""
 
 import hashlib
 import json
@@ -21,12 +21,12 @@ from .suites.suite import Case
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said.
+    """A model's answer to one request.
 
     Attributes:
-        text: the whole answer, with what it was made to begin with.
+        text: the whole answer, with the beginning that an attack may have forced.
         truncated: whether it was cut at the longest length.
-        degenerate: `empty`, `repeated` or None, for what the model added itself.
+        degenerate: `empty`, `repeated` or None; judged without a forced beginning.
     """
 
     text: str
@@ -35,10 +35,11 @@ class Answer:
 
 
 class AnswerStore:
-    """Answers of earlier runs, in a folder: a line for each batch, so that a cut line loses one batch at most.
+    """Answers of earlier runs, in a folder: one line per batch, so that a kill while writing loses one batch at most.
 
     Args:
-        folder: made where it does not exist. Each rank writes a file of its own and reads all of them.
+        folder: folder of the answers; made where it does not exist. Each rank writes its own file and reads all of
+            them.
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
@@ -53,7 +54,7 @@ class AnswerStore:
                     continue
 
     def get(self, key: str) -> list[int] | None:
-        """Token ids of an answer, if it is known."""
+        """Return the token ids of an answer, or None where it is not known."""
         return self._known.get(key)
 
     def put(self, answers: dict[str, list[int]]) -> None:
@@ -75,19 +76,19 @@ def answer_cases(
     description: str,
     store: AnswerStore | None = None,
 ) -> list[Answer]:
-    """Answer `cases` greedily.
+    """Answer `cases` greedily, each rank its share.
 
     Batches are formed before they are shared out among ranks, and known ones are left out whole: the answers are those
     of one process that was never interrupted, bit for bit.
 
     Args:
-        model: on its device.
-        tokenizer: its tokenizer.
-        cases: what to answer.
+        model: the model, on its device.
+        tokenizer: the model's tokenizer.
+        cases: the requests to answer.
         max_new_tokens: longest answer, in tokens.
-        batch_size: cases at a time, per device.
+        batch_size: requests answered at a time, per device.
         description: text of the progress bar.
-        store: where answers are kept; the same on every rank.
+        store: store of earlier answers, with the same folder on every rank; None keeps none.
 
     Returns:
         An answer for each case, in order, the same on every rank.
@@ -106,15 +107,15 @@ class _Kept:
     """The answers to some prompts, as far as a store has them.
 
     Attributes:
-        store: where answers are kept; None keeps none.
-        keys: what the answer to each prompt is kept under; not read without a store.
+        store: store of earlier answers; None keeps none.
+        keys: the key under which each prompt's answer is kept; not read without a store.
     """
 
     store: AnswerStore | None
     keys: Sequence[str]
 
     def known(self) -> dict[int, list[int]]:
-        """Index of a prompt -> token ids of its answer."""
+        """Return the token ids of the answers that are known, by index of their prompt."""
         if self.store is None:
             return {}
         return {i: found for i, key in enumerate(self.keys) if (found := self.store.get(key)) is not None}
@@ -135,7 +136,7 @@ def _token_ids(
     batch_size: int,
     description: str,
 ) -> dict[int, list[int]]:
-    """Index of each prompt -> token ids of its answer, the same on every rank."""
+    """Return the token ids of every answer, by index of its prompt, the same on every rank."""
     known, state = kept.known(), PartialState()
     batches = list(length_sorted_batches([len(p) for p in prompts], batch_size))
     mine = [i for batch in batches[state.process_index :: state.num_processes] for i in batch if i not in known]
@@ -165,7 +166,7 @@ def _end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int
 
 
 def _keys(model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
-    """A digest of what an answer depends on: the weights, the way they are run, the prompt and the longest length."""
+    """Digest what each answer depends on: the weights, how they are run, the prompt and the longest length."""
     dtype = str(next(model.parameters()).dtype)
     common = f"{tensors_digest(model.state_dict().items())} {dtype} {max_new_tokens} "
     return [hashlib.sha256((common + json.dumps(list(prompt))).encode()).hexdigest()[:32] for prompt in prompts]

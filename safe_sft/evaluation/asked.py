@@ -1,4 +1,4 @@
-"""What models are asked, from names: suites of requests under attacks, and tasks with known answers."""
+"""Loads by name what models are asked: suites of requests under attacks, and tasks with known answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Asked:
     """What models are asked.
 
     Attributes:
-        suites: requests, each suite once an attack.
+        suites: suites of requests, each once for every attack.
         tasks: questions with known answers.
         unavailable: why a suite or a task could not be loaded; one sentence each.
     """
@@ -38,12 +38,12 @@ def read_asked(
     """Load suites and tasks by name.
 
     Args:
-        suites: names or files of suites; without any, and without `file`, the built-in ones.
+        suites: names or files of suites; the built-in ones if neither these nor `file` are given.
         file: one more file, or data set of the Hub, of harmful requests.
         tasks: names of tasks.
-        attacks: each is tried on every suite.
-        limit: at most so many prompts of each suite and task.
-        prompt: column of the request, in files.
+        attacks: names of attacks; each is tried on every suite.
+        limit: most prompts of each suite and task.
+        prompt: column that holds the request, in files.
         allow_code_execution: whether programs that models write may be run.
 
     Raises:

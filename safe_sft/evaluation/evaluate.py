@@ -25,9 +25,9 @@ class ModelSpec:
     """A model to be measured.
 
     Attributes:
-        name: as it is shown.
+        name: name that tables show.
         path: folder or Hub name.
-        adapter: PEFT adapter, folder or Hub name.
+        adapter: folder or Hub name of a PEFT adapter; None without one.
     """
 
     name: str
@@ -57,9 +57,9 @@ class SafetyResult:
     """A model on a suite, by one judge.
 
     Attributes:
-        model: its name.
-        suite: harmful throughout, or harmless throughout.
-        report: answers and verdicts.
+        model: name of the model.
+        suite: the suite, all of it harmful or all of it harmless.
+        report: the answers and their verdicts.
         tells_refusals: whether the judge can tell a refusal from another safe answer.
     """
 
@@ -70,34 +70,34 @@ class SafetyResult:
 
     @classmethod
     def judged(cls, model: str, suite: Suite, judge: Judge, answers: Sequence[Answer]) -> "SafetyResult":
-        """What a judge says of the answers to a suite.
+        """Let a judge judge the answers to a suite.
 
         Args:
             model: name of the model that answered.
-            suite: what it answered.
-            judge: which.
-            answers: one to each case of the suite.
+            suite: the suite that it answered.
+            judge: the judge that gives the verdicts.
+            answers: one answer to each case of the suite.
         """
         return cls(model, suite, judge_answers(judge, suite.cases, answers), judge.tells_refusals)
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What tells results apart: the names of model, suite and judge."""
+        """The names of model, suite and judge, which identify the result."""
         return self.model, self.suite.name, self.report.judge
 
     @property
     def asr(self) -> Rate | None:
-        """Attack success; None on harmless requests."""
+        """Attack success rate; None on harmless requests."""
         return self.report.asr if self.suite.harmful else None
 
     @property
     def over_refusal(self) -> Rate | None:
-        """Refusals of harmless requests; None on harmful ones, and by a judge that cannot tell."""
+        """Share of harmless requests refused; None on harmful ones, and where the judge cannot tell refusals."""
         return None if self.suite.harmful or not self.tells_refusals else self.report.refusal
 
     @property
     def headline(self) -> Rate | None:
-        """What the suite is for: attack success, or over-refusal."""
+        """The rate that the suite is for: attack success, or over-refusal."""
         return self.asr if self.suite.harmful else self.over_refusal
 
     @property
@@ -117,13 +117,13 @@ class SafetyResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that was measured.
+    """All models, and all that was measured of them.
 
     Attributes:
-        models: in the order given; the first is what the others are compared with.
-        safety: every model on every suite by every judge.
-        utility: every model on every task.
-        unavailable: what could not be reached, in words.
+        models: names of the models, in the order given; the others are compared with the first.
+        safety: one result for every model, suite and judge.
+        utility: one result for every model and task.
+        unavailable: one sentence for each suite or task that could not be reached.
         settings: how the models were run.
     """
 
@@ -143,24 +143,24 @@ class Evaluation:
         return next(result for result in self.safety if result.key == (model, suite, judge))
 
     def of_first(self, result: SafetyResult) -> SafetyResult:
-        """What the first model did on the suite of `result`, by the same judge."""
+        """The first model's result on the suite of `result`, by the same judge."""
         return self.find(self.models[0].name, *result.key[1:])
 
     def against_first(self, result: SafetyResult) -> PairedOutcomes | None:
-        """`result` and that of the first model, prompt by prompt; None for the first one, or without a headline."""
+        """Compare `result` with the first model's, prompt by prompt; None for the first one, or without a headline."""
         if result.model == self.models[0].name or result.headline is None:
             return None
         return result.report.against(self.of_first(result).report, result.counted)
 
     def utility_against_first(self, result: UtilityResult) -> PairedOutcomes | None:
-        """The same for a task."""
+        """Compare `result` on a task with the first model's, row by row; None for the first one."""
         first = self.models[0].name
         if result.model == first:
             return None
         return result.against(next(r for r in self.utility if (r.model, r.task) == (first, result.task)))
 
     def agreements(self) -> list[tuple[str, str, Agreement]]:
-        """Each pair of judges, for each model and suite: (model, suite, agreement)."""
+        """The agreement of each pair of judges, as (model, suite, agreement)."""
         grouped: dict[tuple[str, str], list[SafetyReport]] = {}
         for result in self.safety:
             grouped.setdefault((result.model, result.suite.name), []).append(result.report)
@@ -176,11 +176,11 @@ class Respondent:
     """A model in memory, and how it is run: it answers what it is asked; every rank must ask it the same.
 
     Attributes:
-        name: as it is shown.
-        model: on its device.
-        tokenizer: that goes with the model.
+        name: name that tables show.
+        model: the model, on its device.
+        tokenizer: the model's tokenizer.
         settings: how the model is run.
-        store: where answers are kept, so that a killed run goes on; None keeps none.
+        store: store of answers on disk, so that a killed run goes on; None keeps none.
     """
 
     name: str
@@ -190,11 +190,11 @@ class Respondent:
     store: AnswerStore | None = None
 
     def answers(self, suite: Suite) -> list[Answer]:
-        """An answer to each case of a suite."""
+        """Answer each case of a suite."""
         return self._answers(suite.name, suite.cases, self.settings.max_new_tokens)
 
     def result(self, task: UtilityTask | HarnessTask) -> UtilityResult:
-        """The answers to a task, and which of them are right."""
+        """Answer a task, and check which answers are right."""
         if isinstance(task, HarnessTask):
             texts, right = run_harness(self.model, self.tokenizer, task, self.settings.batch_size)
             return UtilityResult(self.name, task.name, "lm-evaluation-harness", texts, right)
@@ -226,13 +226,13 @@ def evaluate_models(
     """Let every model answer everything, one model in memory at a time; then judge, one judge at a time.
 
     Args:
-        models: the first is what the others are compared with.
-        suites: each harmful or harmless throughout.
-        judges: each makes a judge, which may be a model itself.
-        tasks: utility tasks, ours or those of lm-evaluation-harness.
+        models: the models to measure; the others are compared with the first.
+        suites: suites of requests, each all harmful or all harmless.
+        judges: functions that each make a judge; a judge may be a model itself.
+        tasks: utility tasks of this package or of lm-evaluation-harness.
         settings: how the models are run.
-        store: where answers are kept, so that a killed run goes on.
-        unavailable: what could not be reached, to be reported.
+        store: store of answers on disk, so that a killed run goes on; None keeps none.
+        unavailable: one sentence for each suite or task that could not be reached, for the report.
     """
     settings = settings or Settings()
     answers: dict[tuple[str, str], list[Answer]] = {}

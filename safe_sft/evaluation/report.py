@@ -1,4 +1,4 @@
-"""Answers of a model to a set of prompts, judged."""
+"""A model's answers to a set of prompts, with the verdicts of a judge."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from .suites.suite import Case
 
 @dataclass(frozen=True)
 class SafetyReport:
-    """What a model answered, and what the judge said of it.
+    """A model's answers, and the judge's verdict on each.
 
     Attributes:
         prompts: the requests.
         answers: the model's answers, in order.
-        verdicts: the judge's, in order.
-        judge: its name.
+        verdicts: the judge's verdict on each answer, in order.
+        judge: name of the judge.
         categories: kind of each request, in order; empty where none are known.
         cut: whether each answer was cut at the longest length, in order; empty where it is not known.
     """
@@ -58,16 +58,16 @@ class SafetyReport:
 
     @property
     def truncated(self) -> Rate:
-        """The share of answers that were cut; they keep their verdict, which their opening mostly decides."""
+        """The share of answers that were cut at the longest length; they keep their verdict."""
         return Rate(sum(self.cut), len(self.cut))
 
     def by_category(self) -> dict[str, "SafetyReport"]:
-        """A report for each category, in the order in which they first occur; empty where there is only one."""
+        """Return a report for each category, in order of first occurrence; empty where there is only one."""
         names = list(dict.fromkeys(self.categories))
         return {name: self._of_category(name) for name in names} if len(names) > 1 else {}
 
     def against(self, first: "SafetyReport", verdict: Verdict) -> PairedOutcomes:
-        """How often `verdict` fell on the same prompts for another model and for this one.
+        """Count on which of the same prompts another model and this one got `verdict`.
 
         Args:
             first: the other model's report, on the same prompts.
@@ -109,14 +109,14 @@ def measure_asr(
     """Answer `prompts` greedily, each rank its share, and judge the answers.
 
     Args:
-        model: on its device.
-        tokenizer: its tokenizer; texts are wrapped by its chat template where it has one.
-        prompts: texts, or chat messages.
-        judge: refusal phrases by default.
+        model: the model, on its device.
+        tokenizer: the model's tokenizer; its chat template, if any, wraps prompts that are texts.
+        prompts: requests as texts or chat messages.
+        judge: judge of the answers; refusal phrases by default.
         max_new_tokens: longest answer, in tokens.
-        batch_size: prompts at a time, per device.
+        batch_size: prompts answered at a time, per device.
         description: text of the progress bar.
-        store: where answers are kept, so that a killed run goes on; nowhere by default.
+        store: store of answers on disk, so that a killed run goes on; None keeps none.
 
     Raises:
         ValueError: when there are no prompts.
@@ -140,9 +140,9 @@ def judge_answers(judge: Judge, cases: Sequence[Case], answers: Sequence[Answer]
     """Judge answers, each rank its share; degenerate ones are not shown to the judge.
 
     Args:
-        judge: which.
+        judge: the judge that gives the verdicts.
         cases: the requests.
-        answers: what was said to each.
+        answers: the answer to each request.
     """
     state = PartialState()
     judged = [i for i, answer in enumerate(answers) if not answer.degenerate]

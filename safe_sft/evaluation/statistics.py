@@ -1,4 +1,4 @@
-"""Proportions with their uncertainty, alone, in pairs, and between two judges."""
+"""Proportions with their intervals, paired comparisons, and the agreement of two judges."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
@@ -13,7 +13,7 @@ def wilson_interval(successes: int, n: int, z: float = Z_95) -> tuple[float, flo
     """Wilson score interval of a proportion (Wilson 1927, https://doi.org/10.2307/2276774).
 
     Args:
-        successes: how many of `n`.
+        successes: number of trials that count.
         n: number of trials; 0 gives `(0, 1)`.
         z: normal quantile, 1.96 for 95 %.
     """
@@ -27,10 +27,10 @@ def wilson_interval(successes: int, n: int, z: float = Z_95) -> tuple[float, flo
 
 
 def trials_for_bound(bound: float, z: float = Z_95) -> int:
-    """The fewest trials that can show a proportion below `bound`: with no success, Wilson's upper end is z²/(n + z²).
+    """Return the fewest trials that can show a proportion below `bound`: without success, Wilson's end is z²/(n + z²).
 
     Args:
-        bound: between 0 and 1, not 0.
+        bound: upper bound on the proportion, in (0, 1].
         z: normal quantile, 1.96 for 95 %.
     """
     return max(1, ceil(z * z * (1 - bound) / bound - 1e-9))
@@ -49,7 +49,7 @@ class Rate(NamedTuple):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % Wilson interval."""
+        """The 95 % Wilson interval of the share."""
         return wilson_interval(self.successes, self.n)
 
     def __str__(self) -> str:
@@ -57,19 +57,19 @@ class Rate(NamedTuple):
         return f"{self.value:.3f} [{low:.3f}, {high:.3f}]"
 
     def as_dict(self) -> dict[str, float | int]:
-        """For JSON: value, interval, successes, n."""
+        """Return value, interval, successes and n, for JSON."""
         low, high = self.interval
         return {"value": self.value, "low": low, "high": high, "successes": self.successes, "n": self.n}
 
 
 class PairedOutcomes(NamedTuple):
-    """Two models on the same prompts: on how many something happened with both, one, or neither.
+    """How many prompts had an outcome with both of two models, with one, or with neither.
 
     Attributes:
-        both: with both models.
-        first_only: with the first model alone.
-        second_only: with the second model alone.
-        neither: with neither.
+        both: number of prompts with the outcome for both models.
+        first_only: number with the outcome for the first model only.
+        second_only: number with the outcome for the second model only.
+        neither: number with the outcome for neither.
     """
 
     both: int
@@ -135,7 +135,7 @@ class PairedOutcomes(NamedTuple):
         return f"{self.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
 
     def as_dict(self) -> dict[str, float | int]:
-        """For JSON: difference, interval, p-value, the discordant counts, n."""
+        """Return difference, interval, p-value, the discordant counts and n, for JSON."""
         low, high = self.interval
         return {
             "difference": self.difference,
@@ -156,7 +156,7 @@ def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float 
         second: labels of the other, of the same items in the same order.
 
     Returns:
-        1 for full agreement, 0 for that of chance; None where it is undefined: no items, or one label throughout.
+        1 for full agreement, 0 for agreement by chance; None where undefined: no items, or one label throughout.
     """
     n = len(first)
     observed = sum(a == b for a, b in zip(first, second, strict=True))

@@ -1,4 +1,4 @@
-"""What goes to the Hub with a model: its card, the numbers of its safety, and importance and teachers of their own."""
+"""What goes to the Hub: a model's card, its safety numbers, and repositories of importance and teachers."""
 
 from .push import push_folder
 from .safety import SAFETY_FILE, failed_checks, read_safety, write_safety

@@ -19,19 +19,19 @@ _QUICK_START = re.compile(r'(pipeline\("text-generation", model=)"[^"]*"')
 
 
 def merge_into_card(trl_card: ModelCard, facts: "RunFacts", measured: Mapping[str, Any], name: str, repo: str) -> str:
-    """The text of the card.
+    """Return the text of the card.
 
     TRL's metadata, tags, links to the run's logs, versions and citations are kept.
 
     Args:
-        trl_card: that TRL wrote.
+        trl_card: text of the card that TRL wrote.
         facts: how the model was made.
-        measured: from `evaluation.results.results`, or from `safety.json`; empty where nothing was measured.
-        name: of the model.
-        repo: that it is to be loaded from.
+        measured: numbers from `evaluation.output.results.results` or `safety.json`; empty where nothing was measured.
+        name: name of the model.
+        repo: Hub repository that the card's quick start loads the model from.
 
     Raises:
-        ValueError: when the metadata cannot be those of a card.
+        ValueError: when the Hub would refuse the card's metadata.
     """
     sections = _sections(trl_card.text)
     rows = result_rows(measured)
@@ -64,11 +64,11 @@ _COLUMNS = ((BEFORE, "before"), (AFTER, "after"), (MERGED, "after merging"))
 
 
 def with_repository(card: str, repo: str) -> str:
-    """`card` with `repo` as what its quick start loads.
+    """Let the quick start of `card` load `repo`.
 
     Args:
         card: text of a model card.
-        repo: name on the Hub.
+        repo: name of the repository on the Hub.
     """
     return _QUICK_START.sub(lambda match: f'{match[1]}"{repo}"', card)
 
@@ -83,18 +83,18 @@ def _metadata(data: Any, facts: "RunFacts", measured: Mapping[str, Any], name: s
 
 
 def _sections(text: str) -> dict[str, str]:
-    """The parts of a card under each heading of the second level."""
+    """Split a card at its headings of the second level: heading -> text under it."""
     parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
     return {heading.strip(): body for heading, body in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def _poison(data: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The report on the data, where rows of it were poisoned."""
+    """Return the report on the data if rows of it were poisoned, else None."""
     return data if data is not None and data.get("poisoned_rows") else None
 
 
 def _shown(facts: "RunFacts") -> dict[str, Any]:
-    """What the table shows of the data; the safety set stands there already, unless it was only mixed in."""
+    """Choose what the table shows of the data; it has the safety set already, unless that was only mixed in."""
     data = {key: value for key, value in (facts.data or {}).items() if value not in (None, "", 0)}
     if facts.safety_rows is None and "safety_rows_mixed" in data:
         return data

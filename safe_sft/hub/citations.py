@@ -1,4 +1,4 @@
-"""Whom to cite: BibTeX of the paper, of each method, and of this package."""
+"""What to cite: BibTeX of the paper, of each method, and of this package."""
 
 from collections.abc import Iterable
 
@@ -16,10 +16,10 @@ PAPER = """\
 
 
 def package(version: str) -> str:
-    """The entry of this package.
+    """Return the BibTeX entry of this package.
 
     Args:
-        version: that was used.
+        version: the version that was used.
     """
     return f"""\
 @software{{safe_sft,
@@ -30,11 +30,11 @@ def package(version: str) -> str:
 
 
 def citations(methods: Iterable[str], version: str) -> list[tuple[str, str]]:
-    """Headings and BibTeX entries.
+    """Return what to cite, as pairs of heading and BibTeX entry.
 
     Args:
         methods: names of the methods that were used.
-        version: of this package.
+        version: version of this package.
     """
     papers = [(f"the method `{name}`", METHODS[name].bibtex) for name in methods]
     return [("the study of these methods for safety", PAPER), *papers, ("this package", package(version))]

@@ -1,4 +1,4 @@
-"""What a card says of a run, beside what was measured. What is not known is absent."""
+"""What a card says of a run, beside the measured numbers. What is not known is left out."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,9 +10,9 @@ class Term:
     """One term of the loss.
 
     Attributes:
-        method: its name.
-        weight: of the term.
-        space: what a weight penalty is taken over.
+        method: name of the method.
+        weight: weight of the term.
+        space: what a weight penalty is taken over: `adapter` or `weight`.
         estimator: how the importance of the weights was estimated.
     """
 
@@ -27,9 +27,9 @@ class SafetyRowsFacts:
     """The safety rows of a run.
 
     Attributes:
-        name: as the user named them; None when they were passed as rows.
-        rows: how many.
-        digest: of their texts.
+        name: name that the user gave; None when the rows were passed themselves.
+        rows: number of rows.
+        digest: digest of the texts.
     """
 
     name: str | None
@@ -43,15 +43,15 @@ class RunFacts:
 
     Attributes:
         method: `safety_method` as the user wrote it.
-        terms: of the loss.
-        base_model: the aligned model, where it is one of the Hub.
-        base_revision: its commit.
-        safety_rows: None when the method uses none.
+        terms: the safety terms of the loss.
+        base_model: Hub name of the aligned model; None for a local one.
+        base_revision: commit of `base_model`.
+        safety_rows: the safety rows; None when the method uses none.
         replay_share: replayed rows among all rows of a step; None without replay.
         teacher: `online` or `cached`; None without a teacher.
         data: the report on the training data, as plain values.
         recipe: the resolved recipe.
-        versions: of this package and those that it stands on.
+        versions: version of this package and of those that it uses, by name.
     """
 
     method: str
@@ -66,13 +66,13 @@ class RunFacts:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; without what is not known."""
+        """Return the facts as plain values for JSON, without those that are not known."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class CardContent:
-    """What a card says that the trainer cannot know; whoever builds the trainer does.
+    """What a card says that the trainer itself cannot know; whoever builds the trainer sets it.
 
     Attributes:
         measured: how safe the model is, from `evaluation.output.results.results`.

@@ -1,4 +1,4 @@
-"""What a folder holds that is to be pushed: a model, importance or a teacher cache; and its card."""
+"""The folders that can be pushed: a model, importance or a teacher cache, each with its card."""
 
 import json
 from abc import ABC, abstractmethod
@@ -18,8 +18,8 @@ class PushableFolder(ABC):
     """A folder of a known kind.
 
     Attributes:
-        kind: in words.
-        files: patterns of what is pushed; None for all but what a run leaves behind.
+        kind: what the folder holds, in words.
+        files: patterns of the files that are pushed; None for all but checkpoints and other traces of a run.
     """
 
     kind: ClassVar[str]
@@ -51,13 +51,13 @@ class ModelFolder(PushableFolder):
 
 @final
 class ImportanceFolder(PushableFolder):
-    """What `safe-sft importance` wrote."""
+    """A folder that `safe-sft importance` wrote."""
 
     kind = "importance"
     files = (IMPORTANCE_FILE, CARD)
 
     def write_card(self, repo: str) -> None:
-        """Say what it was made of."""
+        """Write a card that says what the files were made of."""
         from ..importance import Importance  # which a model does not need, and takes seconds
 
         importance = Importance.load(self.path)
@@ -69,13 +69,13 @@ class ImportanceFolder(PushableFolder):
 
 @final
 class TeacherFolder(PushableFolder):
-    """What `safe-sft teacher` wrote."""
+    """A folder that `safe-sft teacher` wrote."""
 
     kind = "teacher cache"
     files = (*TEACHER_FILES, CARD)
 
     def write_card(self, repo: str) -> None:
-        """Say what it was made of.
+        """Write a card that says what the files were made of.
 
         Raises:
             ValueError: when a part is missing.
@@ -91,11 +91,11 @@ class TeacherFolder(PushableFolder):
 
 
 def open_folder(path: str | Path) -> PushableFolder:
-    """The folder, as what it holds.
+    """Find out what a folder holds.
 
     Raises:
         FileNotFoundError: when there is no such folder.
-        ValueError: when it holds nothing that is known.
+        ValueError: when the folder holds nothing that can be pushed.
     """
     path = Path(path)
     if not path.is_dir():

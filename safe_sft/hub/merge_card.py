@@ -21,9 +21,9 @@ def write_record(folder: Path, arguments: dict[str, Any], library: str) -> None:
     """Write how the model was made.
 
     Args:
-        folder: of the merged model or adapter.
-        arguments: those of `merge`, as JSON, with the revisions that Hub names stood for.
-        library: `transformers` or `peft`, with which it is loaded.
+        folder: folder of the merged model or adapter.
+        arguments: arguments of `merge` as plain JSON values, with the revisions that Hub names stood for.
+        library: library that loads the result: `transformers` or `peft`.
     """
     record = {"safe_sft_version": __version__, **arguments}
     write_json(folder / MERGE_CONFIG, record)

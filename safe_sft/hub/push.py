@@ -26,10 +26,10 @@ def push_folder(
 
     Args:
         path: the folder.
-        repo: its name on the Hub; created where it does not exist.
+        repo: name of the repository on the Hub; created where it does not exist.
         private: whether a repository that is created is private.
-        include: patterns of what would stay behind and is pushed nevertheless, such as `checkpoint-*`.
-        ignore_gate: push also a model that failed its safety gate; its card says so.
+        include: patterns of files that are pushed though they would stay behind, such as `checkpoint-*`.
+        ignore_gate: whether to push a model that failed its safety gate, too; its card says so.
 
     Returns:
         The address of the repository.
@@ -37,7 +37,7 @@ def push_folder(
     Raises:
         HubError: when the push failed, with how to push again.
         PushRefused: when the model failed its gate; it is a `ValueError`.
-        ValueError: when the folder holds nothing that is known.
+        ValueError: when the folder holds nothing that can be pushed.
     """
     folder = open_folder(path)
     if isinstance(folder, ModelFolder):

@@ -1,4 +1,4 @@
-"""What was measured, as rows of the card's table and as the results that the Hub shows (`model-index`)."""
+"""The measured numbers, as rows of the card's table and as the results that the Hub shows (`model-index`)."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -16,14 +16,14 @@ _KINDS = {
 
 
 class Row(NamedTuple):
-    """A number, before and after.
+    """A row of the card's table: one rate, before and after.
 
     Attributes:
-        kind: `asr`, `over_refusal` or `right`.
-        subject: suite or task.
-        judge: who said so; of a task, where its rows come from.
-        revision: of the suite.
-        rates: of each model that was measured, by name: value, low, high, successes, n.
+        kind: the kind of rate: `asr`, `over_refusal` or `right`.
+        subject: name of the suite or task.
+        judge: name of the judge; for a task, where its rows come from.
+        revision: revision of the suite.
+        rates: value, low, high, successes and n of each measured model, by its name.
     """
 
     kind: str
@@ -34,25 +34,25 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        """In words."""
+        """The kind of rate in words."""
         return _KINDS[self.kind][0]
 
     @property
     def arrow(self) -> str:
-        """Which way is better."""
+        """An arrow that says which way is better."""
         return "↓" if _KINDS[self.kind][2] else "↑"
 
     @property
     def n(self) -> int:
-        """Prompts that were answered and judged."""
+        """Number of prompts that were answered and judged."""
         return int(next(iter(self.rates.values()))["n"])
 
 
 def result_rows(measured: Mapping[str, Any]) -> list[Row]:
-    """A row for each suite and judge, and for each task.
+    """Make a row for each suite and judge, and for each task.
 
     Args:
-        measured: from `evaluation.results.results`.
+        measured: numbers from `evaluation.output.results.results`.
     """
     rows: dict[tuple[str, str, str], Row] = {}
     for kind, entry, rate in _rates(measured):
@@ -63,10 +63,10 @@ def result_rows(measured: Mapping[str, Any]) -> list[Row]:
 
 
 def eval_results(measured: Mapping[str, Any]) -> list[EvalResult]:
-    """What the Hub shows beside the card: the numbers of the tuned model, and of its merge where there is one.
+    """Make what the Hub shows beside the card: the numbers of the tuned model, and of its merge if there is one.
 
     Args:
-        measured: from `evaluation.results.results`.
+        measured: numbers from `evaluation.output.results.results`.
     """
     return [
         _eval_result(row, model)
@@ -102,7 +102,7 @@ def _eval_result(row: Row, model: str) -> EvalResult:
 
 
 def _dataset_type(row: Row) -> str:
-    """The task's data set on the Hub, or a name of our own: the Hub takes no path of a file."""
+    """Return the task's data set on the Hub, or a name of our own, since the Hub takes no path of a file."""
     return row.judge if row.kind == "right" and row.judge.count("/") == 1 and "." not in row.judge else row.subject
 
 

@@ -15,11 +15,11 @@ SAFETY_FILE = "safety.json"
 
 
 def write_safety(folder: str | os.PathLike[str], measured: Mapping[str, Any], facts: "RunFacts") -> Path:
-    """Write `folder/safety.json`.
+    """Write the measured numbers and the facts of the run to `folder/safety.json`.
 
     Args:
-        folder: of the model.
-        measured: from `evaluation.results.results`.
+        folder: folder of the model.
+        measured: numbers from `evaluation.output.results.results`.
         facts: how the model was made.
     """
     path = Path(folder) / SAFETY_FILE
@@ -28,10 +28,10 @@ def write_safety(folder: str | os.PathLike[str], measured: Mapping[str, Any], fa
 
 
 def read_safety(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What `write_safety` wrote; None where there is no such file.
+    """Read what `write_safety` wrote; None where there is no such file.
 
     Raises:
-        ValueError: when it is not JSON.
+        ValueError: when the file is not JSON.
     """
     path = Path(folder) / SAFETY_FILE
     if not path.is_file():
@@ -44,7 +44,7 @@ def read_safety(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def failed_checks(measured: Mapping[str, Any]) -> list[str]:
-    """The bounds of the gate that were not kept, in words; none where there was no gate."""
+    """Return the bounds of the gate that were not kept, in words; none where there was no gate."""
     return [
         f"{check['bound']} ({check['subject']}): {check['message']}"
         for check in measured.get("gate", {}).get("checks", [])

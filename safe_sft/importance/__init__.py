@@ -1,4 +1,4 @@
-"""What a weight penalty is taken over, and how much each weight matters."""
+"""What a weight penalty is taken over, and how much each weight matters: estimated, saved and loaded."""
 
 from .anchoring import anchor_space
 from .build import build_importance, discard_partial, load_importance

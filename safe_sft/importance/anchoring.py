@@ -1,4 +1,4 @@
-"""From a model to the space that its weights are anchored in."""
+"""Chooses the space in which a model's weights are anchored, and makes it."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from .weight_space import EffectiveWeightSpace, FactorPair
 
 
 def anchor_space(model: nn.Module, requested: str | None) -> AnchoredSpace:
-    """Anchor `model` where it is now.
+    """Anchor the weights of `model` at their present values.
 
     Args:
         model: the model, before training.

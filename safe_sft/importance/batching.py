@@ -18,8 +18,8 @@ class Batching:
     """Which gradients are taken in batches, by hooks, and which one sequence at a time.
 
     Attributes:
-        pairs: LoRA layers of which row and column sums are wanted.
-        linear: linear layers with a trained weight or bias, and the names of these.
+        pairs: LoRA layers whose importance is kept as row and column sums.
+        linear: linear layers with a trained weight or bias, with the names of these parameters.
         rest: every other trained parameter.
         batched: whether several sequences go through the model together.
     """
@@ -45,7 +45,7 @@ class Batching:
         return batching
 
     def exclude_irregular(self, model: nn.Module, forward: Callable[[], Any]) -> None:
-        """Run `forward` on two rows, and take out of the batches what does not see each row once and apart.
+        """Run `forward` on two rows, and move layers that do not see each row exactly once and apart to `rest`.
 
         Raises:
             ValueError: for a LoRA layer that a forward runs through more than once.

@@ -1,4 +1,4 @@
-"""From a model and its safety rows to importance, estimated or loaded."""
+"""Estimates the importance of a model's weights from safety rows, or loads it."""
 
 import hashlib
 import json
@@ -33,17 +33,17 @@ def build_importance(
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
     checkpointing: bool = False,
 ) -> Importance:
-    """Estimate importance; not normalised, not saved.
+    """Estimate importance, without normalising or saving it.
 
     Args:
-        model: on its device, not wrapped for distribution.
-        tokenizer: its tokenizer.
-        space: of `model`.
+        model: the model, on its device, not wrapped for distribution.
+        tokenizer: the model's tokenizer.
+        space: the space of `model`'s weights, from `anchor_space`.
         rows: safety rows.
         estimator: `empirical`, `sampled` or `mas`.
-        batch_size: rows at a time, on each rank.
-        seed: of `sampled`.
-        folder: where unfinished sums are kept until `discard_partial`; None keeps none.
+        batch_size: rows at a time on each rank.
+        seed: seed of the answers that `sampled` draws.
+        folder: folder where unfinished sums are kept until `discard_partial`; None keeps none.
         autocast: the precision in which the model runs; the sums are float32 in any.
         checkpointing: whether layers keep their inputs alone, and run again in the backward pass.
 
@@ -80,14 +80,14 @@ def load_importance(
     """Load importance that was made for this model, tokenizer, space and estimator.
 
     Args:
-        source: folder or repository of the Hub.
-        model: at its anchor.
-        tokenizer: its tokenizer.
-        space: of `model`.
+        source: folder, or repository of the Hub.
+        model: the model, with the weights that are its anchor.
+        tokenizer: the model's tokenizer.
+        space: the space of `model`'s weights, from `anchor_space`.
         estimator: `empirical`, `sampled` or `mas`.
 
     Raises:
-        ValueError: when it was made for another.
+        ValueError: when the importance was made for another model, tokenizer, space or estimator.
     """
     importance = Importance.load(source)
     importance.require(

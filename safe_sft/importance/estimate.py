@@ -1,4 +1,4 @@
-"""Importance of every weight of a space, estimated from safety rows in batches."""
+"""Estimates the importance of every weight of a space from safety rows, in batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -47,7 +47,7 @@ class Estimation:
     checkpointing: bool = False
 
     def objective(self, model: nn.Module) -> Objective:
-        """What the gradients are of."""
+        """Return the function whose gradients are taken."""
         return Objective(model, self.estimator, seed=self.seed, pad_token_id=self.pad_token_id, autocast=self.autocast)
 
 
@@ -58,19 +58,19 @@ def estimate_importance(
     how: Estimation,
     partial: PartialSums | None = None,
 ) -> dict[str, Tensor]:
-    """Mean over `rows` of the per-sequence gradient, squared or in absolute value, of the model as it is now.
+    """Take the mean over `rows` of the per-sequence gradient, squared or in absolute value, at the present weights.
 
-    Each rank takes its share of the rows; the result is the same on all. It is not normalised.
+    Each rank takes its share of the rows; the result is the same on all ranks. It is not normalised.
 
     Args:
-        model: on its device, not wrapped for distribution.
-        space: the space of `model`.
+        model: the model, on its device, not wrapped for distribution.
+        space: the space of `model`'s weights.
         rows: safety rows.
         how: the estimator, and how the model runs.
-        partial: where unfinished sums are kept, and taken up again.
+        partial: unfinished sums on disk, from which a stopped estimation goes on.
 
     Returns:
-        Tensors of `space.layout()`, in float32 (float64 for a float64 model).
+        The importance, as tensors of `space.layout()`, in float32 (float64 for a float64 model).
     """
     state = PartialState()  # before anything is logged
     objective = how.objective(model)
@@ -92,7 +92,7 @@ def estimate_importance(
 def _try_out(
     model: nn.Module, space: AnchoredSpace, rows: Sequence[TokenizedRow], forward: Callable[[Sequence[int]], Tensor]
 ) -> Batching:
-    """The batching, after a forward of the shortest row, twice; says once what it costs."""
+    """Find the batching by a forward of the shortest row, twice; a log line says what it costs."""
     batching = Batching.of(space, model)
     shortest = min(range(len(rows)), key=lambda i: len(rows[i].input_ids))
     batching.exclude_irregular(model, lambda: forward([shortest, shortest]))
@@ -102,7 +102,7 @@ def _try_out(
 
 
 def _share(rows: Sequence[TokenizedRow], batch_size: int) -> list[list[int]]:
-    """This rank's rows, in batches of similar length."""
+    """Return this rank's rows, in batches of similar length."""
     mine = range(PartialState().process_index, len(rows), PartialState().num_processes)
     lengths = [len(rows[i].input_ids) for i in mine]
     return [[mine[i] for i in batch] for batch in length_sorted_batches(lengths, batch_size)]
@@ -166,7 +166,7 @@ def _linear_sinks(batching: Batching, sums: dict[str, Tensor], exponent: int) ->
 
 
 def _as_sequences(x: Tensor, g: Tensor, like: Tensor, batched: bool) -> tuple[Tensor, Tensor]:
-    """`(sequences, tokens, d)` in the dtype of the sums; out of batches, everything belongs to one sequence."""
+    """Shape `(sequences, tokens, d)` in the dtype of the sums; without batches, all tokens are one sequence."""
     sequences = x.size(0) if batched else 1
     return (
         x.reshape(sequences, -1, x.size(-1)).to(like.dtype),
@@ -191,7 +191,7 @@ def _say_unbatched(batching: Batching) -> None:
 
 @contextmanager
 def _frozen(model: nn.Module, but: list[Tensor]) -> Iterator[None]:
-    """Inside, only `but` has gradients."""
+    """Inside this context, only `but` has gradients."""
     keep = {id(parameter) for parameter in but}
     frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in keep]
     for parameter in frozen:
@@ -205,7 +205,7 @@ def _frozen(model: nn.Module, but: list[Tensor]) -> Iterator[None]:
 
 @contextmanager
 def _input_requires_grad(model: nn.Module) -> Iterator[None]:
-    """Inside, a backward pass reaches every layer, though no parameter asks for it."""
+    """Inside this context, a backward pass reaches every layer, though no parameter needs a gradient."""
 
     def hook(_: nn.Module, __: Any, output: Tensor) -> None:
         if not output.requires_grad:

@@ -1,4 +1,4 @@
-"""Importance as a thing to keep: its tensors, what it was made of, and its file."""
+"""Importance that can be kept: its tensors, what it was made of, and its file."""
 
 import json
 import os
@@ -24,17 +24,17 @@ _HEADER = "safe_sft.importance"
 
 @dataclass(frozen=True)
 class Provenance:
-    """What importance was made of.
+    """The model, data and settings that importance was made of.
 
     Attributes:
         estimator: `empirical`, `sampled` or `mas`.
         space: `adapter` or `weight`.
-        model: from `model_fingerprint`.
-        tokenizer: from `tokenizer_fingerprint`.
-        data: from `rows_fingerprint`.
-        sequences: safety rows.
-        tokens: supervised tokens.
-        version: of this package.
+        model: the model, as `model_fingerprint` gives it.
+        tokenizer: the tokenizer, as `tokenizer_fingerprint` gives it.
+        data: the safety rows, as `rows_fingerprint` gives them.
+        sequences: number of safety rows.
+        tokens: number of supervised tokens.
+        version: version of this package.
     """
 
     estimator: str
@@ -52,10 +52,10 @@ class Importance:
     """How much every weight of a space matters.
 
     Attributes:
-        tensors: as `AnchoredSpace.weigh` takes them.
-        provenance: what they were made of.
-        normalization: `mean` when their mean over the weights is 1, `none` when they are as estimated.
-        factor: what the tensors were divided by.
+        tensors: the importance of each weight, as `AnchoredSpace.weigh` takes it.
+        provenance: the model, data and settings that it was made of.
+        normalization: `mean` when the mean over the weights is 1, `none` when they are as estimated.
+        factor: number that the tensors were divided by.
     """
 
     tensors: dict[str, Tensor]
@@ -64,10 +64,10 @@ class Importance:
     factor: float = 1.0
 
     def normalized(self, normalization: str) -> "Importance":
-        """The same importance in another normalisation.
+        """Return the same importance in another normalisation.
 
         Raises:
-            ValueError: when it is 0 everywhere and cannot have mean 1.
+            ValueError: when the importance is 0 everywhere and cannot have mean 1.
         """
         if normalization == self.normalization:
             return self
@@ -89,11 +89,11 @@ class Importance:
         https://arxiv.org/abs/1805.06370, eq. 9).
 
         Args:
-            previous: of an earlier stage, in the same layout.
-            decay: from 0 (forget it) to 1.
+            previous: importance of an earlier stage, in the same layout.
+            decay: factor on `previous`, from 0 (forget it) to 1.
 
         Returns:
-            `decay · previous + self`, for the model of `self`, in the normalisation of `self`.
+            `decay · previous + self`, for the model and in the normalisation of `self`.
 
         Raises:
             ValueError: for another estimator, space, tokenizer, architecture or layout.
@@ -113,9 +113,9 @@ class Importance:
         return Importance(total, ours).normalized(self.normalization)
 
     def save(self, folder: str | os.PathLike) -> Path:
-        """Write `folder/importance.safetensors`, at once or not at all.
+        """Write `folder/importance.safetensors`, whole or not at all.
 
-        Numbers are stored in bfloat16: its three digits are finer than the spread of any estimate, at half the size.
+        Numbers are stored in bfloat16, at half the size of float32; its precision is finer than that of any estimate.
         """
         path = Path(folder) / IMPORTANCE_FILE
         header = {**asdict(self.provenance), "normalization": self.normalization, "factor": self.factor}
@@ -128,7 +128,7 @@ class Importance:
         """Read a folder or a repository of the Hub: `owner/name`, `hf://owner/name` or `hf://owner/name@revision`.
 
         Raises:
-            ValueError: when there is no such file, or it is not of this package.
+            ValueError: when there is no such file, or it was not written by this package.
         """
         path = _find(os.fspath(source))
         try:
@@ -145,17 +145,17 @@ class Importance:
     def require(
         self, source: str, *, space: str, estimator: str, model: Mapping[str, str | None], tokenizer: str
     ) -> None:
-        """Check that it was made for a run.
+        """Check that the importance was made for this run.
 
         Args:
-            source: where it was loaded from, for the message.
-            space: of the run.
-            estimator: of the run.
+            source: where the importance was loaded from, for the error message.
+            space: name of the run's space.
+            estimator: the run's estimator.
             model: fingerprint of the run's model, at its anchor.
             tokenizer: fingerprint of the run's tokenizer.
 
         Raises:
-            ValueError: naming the first thing that differs, both values, and the remedy.
+            ValueError: when something differs; the message names it, both values, and the remedy.
         """
         made = self.provenance
         where = f"`importance_path={source!r}`"
@@ -169,7 +169,7 @@ class Importance:
 
 
 def mean_importance(tensors: Mapping[str, Tensor]) -> float:
-    """Mean over all weights; a pair of row and column sums stands for the matrix that it is of."""
+    """Return the mean over all weights; a pair of row and column sums stands for a whole matrix."""
     total, count = 0.0, 0
     for name, tensor in tensors.items():
         if name.endswith(".columns"):

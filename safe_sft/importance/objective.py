@@ -1,4 +1,4 @@
-"""What importance is the gradient of: the likelihood of the answers (EWC) or the size of the logits (MAS)."""
+"""The objective whose gradient gives importance: the answers' likelihood (EWC) or the logits' size (MAS)."""
 
 import hashlib
 from collections.abc import Callable
@@ -32,8 +32,8 @@ class Objective:
     Args:
         model: the model, in the state in which it is measured.
         estimator: one of `ESTIMATORS`.
-        seed: of the drawn answers; each row has its own, whatever batch it is in.
-        pad_token_id: for padded batches.
+        seed: seed of the drawn answers; they do not depend on the batch that a row is in.
+        pad_token_id: token id that pads the shorter rows of a batch.
         autocast: the precision in which the model runs.
     """
 
@@ -61,7 +61,7 @@ class Objective:
         self._gram = self._head.gram() if of_distances else None
 
     def __call__(self, batch: ReplayBatch) -> Tensor:
-        """The objective of every row of `batch`, summed: a scalar with gradient."""
+        """Return the objective summed over the rows of `batch`: a scalar with gradient."""
         inputs = batch.padded(self._pad_token_id)
         with self._autocast():
             states = backbone(self._model)(**inputs, use_cache=False).last_hidden_state
@@ -82,7 +82,7 @@ class Objective:
         return token_cross_entropy(hidden, head, targets).sum()
 
     def _squared_norms(self, hidden: Tensor, head: LogitHead) -> Tensor:
-        """`‖z‖²` of each token, as the distance from zero logits."""
+        """Return `‖z‖²` of each token, computed as the distance from zero logits."""
         origin = torch.zeros_like(hidden)
         if self._gram is not None:
             return squared_logit_distance(hidden, origin, self._gram)
@@ -98,7 +98,7 @@ class Objective:
         return F.cross_entropy(logits, targets, reduction="sum")
 
     def _uniform(self, batch: ReplayBatch) -> Tensor:
-        """One number in [0, 1) a supervised token, drawn row by row."""
+        """Draw a number in [0, 1) for each supervised token, row by row."""
         counts = _tokens_of_rows(batch)
         return torch.cat([_row_uniform(self._seed, row, n) for row, n in zip(batch.rows, counts, strict=True)])
 
@@ -116,6 +116,6 @@ def _tokens_of_rows(batch: ReplayBatch) -> list[int]:
 
 
 def _mean_weights(batch: ReplayBatch, like: Tensor) -> Tensor:
-    """`1 / tokens of the row`, for each supervised token."""
+    """Return `1 / tokens of the row` for each supervised token."""
     counts = torch.tensor(_tokens_of_rows(batch))
     return 1 / counts.repeat_interleave(counts).to(like)

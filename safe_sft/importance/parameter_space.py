@@ -30,7 +30,7 @@ class ParameterSpace(AnchoredSpace):
         self._importance: dict[str, Tensor] = {}
 
     def penalty(self) -> Tensor:
-        """`½ Σ ω (θ − θ*)²`; under FSDP2 each rank computes the part of its shards."""
+        """Return `½ Σ ω (θ − θ*)²`; under FSDP2 each rank computes the part of its shards."""
         reshard(self._model)
         groups: dict[Any, list[str]] = defaultdict(list)
         parameters = {name: slot.parameter for name, slot in self.slots.items()}
@@ -53,21 +53,21 @@ class ParameterSpace(AnchoredSpace):
         return sum_over_shards(part, first) if isinstance(first, DTensor) else part
 
     def layout(self) -> dict[str, Layout]:
-        """That of the parameters."""
+        """Return the shape and device of every parameter, by name."""
         parameters = {name: slot.parameter for name, slot in self.slots.items()}
         return {name: Layout(tuple(p.shape), p.device) for name, p in parameters.items()}
 
     def anchors(self) -> dict[str, Tensor]:
-        """The anchors."""
+        """Return the anchor of every parameter, by name."""
         return {name: whole(anchor) for name, anchor in self._anchors.items()}
 
     def weigh(self, importance: Mapping[str, Tensor]) -> None:
-        """Take one number a weight."""
+        """Take one number of importance for each weight."""
         require_layout(self.layout(), importance)
         self._importance = {name: value.to(self.slots[name].parameter.device) for name, value in importance.items()}
 
     def importance(self) -> dict[str, Tensor]:
-        """One number a weight."""
+        """Return one number of importance for each weight; empty before `weigh`."""
         return {name: whole(value) for name, value in self._importance.items()}
 
     def _load_anchors(self, state: Mapping[str, Tensor]) -> None:

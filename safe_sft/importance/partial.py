@@ -13,9 +13,9 @@ class PartialSums:
     """The sums of one rank after some of its batches.
 
     Args:
-        path: the file; its folder is made.
-        request: digest of all that the sums depend on; a file of another request is not taken up.
-        seconds: from one saving to the next.
+        path: path of the file; its folder is made.
+        request: digest of all that the sums depend on; a file with another digest is ignored.
+        seconds: time between one saving and the next.
     """
 
     def __init__(self, path: Path, request: str, seconds: float = 30.0):
@@ -25,7 +25,7 @@ class PartialSums:
         self._saved = time.monotonic()
 
     def load(self, sums: dict[str, Tensor]) -> int:
-        """Put the saved sums into `sums`; returns the batches that are done (0 where there is nothing to take up)."""
+        """Put the saved sums into `sums`; returns how many batches are done (0 where nothing was saved)."""
         remove_unfinished(self._path)
         if not self._path.is_file():
             return 0
@@ -38,7 +38,7 @@ class PartialSums:
         return int(metadata["batches"])
 
     def step(self, sums: dict[str, Tensor], batches: int) -> None:
-        """Save now and then, in one piece or not at all."""
+        """Save the sums if it is time to; the file is written whole or not at all."""
         if time.monotonic() - self._saved >= self._seconds:
             write_tensors(self._path, sums, {"request": self._request, "batches": str(batches)})
             self._saved = time.monotonic()

@@ -1,4 +1,4 @@
-"""Per-sequence gradients of linear layers, in batches: pure functions, and the hooks that feed them.
+"""Per-sequence gradients of linear layers, in batches: pure functions, and hooks that collect their inputs.
 
 For a sequence with inputs `x_t` and output gradients `g_t`, the gradient of the weight is `Σ_t g_t x_tᵀ`. Both are at
 hand in an ordinary backward pass over a batch, whether or not the weight itself is trained or even dense.
@@ -21,15 +21,15 @@ Sink = Callable[[Tensor, Tensor], None]
 
 
 def power(gradient: Tensor, exponent: int) -> Tensor:
-    """`gradient²` or `|gradient|`, in place."""
+    """Replace `gradient` by `gradient²` or `|gradient|`, in place."""
     return gradient.square_() if exponent == 2 else gradient.abs_()
 
 
 def _per_sequence(inputs: Tensor, gradients: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Gradients of the weight, tile by tile, each in the same memory.
+    """Compute per-sequence gradients of the weight, tile by tile, each in the same memory.
 
     Yields:
-        Rows of the weight, and their gradients `(sequences, rows, d_in)` for some of the sequences.
+        A slice of the weight's rows, and their gradients `(sequences, rows, d_in)` for some of the sequences.
     """
     elements = _TILE_ELEMENTS if inputs.device.type == "cpu" else _ACCELERATOR_TILE_ELEMENTS
     d_in, d_out = inputs.size(2), gradients.size(2)
@@ -44,11 +44,11 @@ def _per_sequence(inputs: Tensor, gradients: Tensor) -> Iterator[tuple[slice, Te
 
 
 def summed_powers(inputs: Tensor, gradients: Tensor, exponent: int) -> Tensor:
-    """Sum over sequences of the per-sequence gradient of a weight, squared or in absolute value.
+    """Sum the per-sequence gradients of a weight, squared or in absolute value, over the sequences.
 
     Args:
-        inputs: `(sequences, tokens, d_in)`.
-        gradients: `(sequences, tokens, d_out)`, of the outputs.
+        inputs: inputs of the layer, `(sequences, tokens, d_in)`.
+        gradients: gradients of the layer's outputs, `(sequences, tokens, d_out)`.
         exponent: 2 for squares, 1 for absolute values.
 
     Returns:
@@ -65,15 +65,15 @@ def summed_powers(inputs: Tensor, gradients: Tensor, exponent: int) -> Tensor:
 
 
 def summed_power_margins(inputs: Tensor, gradients: Tensor, exponent: int) -> tuple[Tensor, Tensor]:
-    """Row and column sums of `summed_powers`, exact, in the cheaper of two ways.
+    """Compute the row and column sums of `summed_powers`, exactly, in the cheaper of two ways.
 
     Squares need only the `tokens × tokens` Gram matrices of inputs and gradients,
     `Σ_j (Σ_t g_ti x_tj)² = [gᵀ (x xᵀ) g]_ii`; where these cost more than the gradient itself (sequences longer than
     the layer is wide), and for absolute values, which have no such form, the gradient is formed, a tile at a time.
 
     Args:
-        inputs: `(sequences, tokens, d_in)`.
-        gradients: `(sequences, tokens, d_out)`.
+        inputs: inputs of the layer, `(sequences, tokens, d_in)`.
+        gradients: gradients of the layer's outputs, `(sequences, tokens, d_out)`.
         exponent: 2 for squares, 1 for absolute values.
 
     Returns:
@@ -94,10 +94,10 @@ def summed_power_margins(inputs: Tensor, gradients: Tensor, exponent: int) -> tu
 
 
 def summed_bias_powers(gradients: Tensor, exponent: int) -> Tensor:
-    """Sum over sequences of the per-sequence gradient of a bias, squared or in absolute value.
+    """Sum the per-sequence gradients of a bias, squared or in absolute value, over the sequences.
 
     Args:
-        gradients: `(sequences, tokens, d_out)`.
+        gradients: gradients of the layer's outputs, `(sequences, tokens, d_out)`.
         exponent: 2 for squares, 1 for absolute values.
 
     Returns:
@@ -107,7 +107,7 @@ def summed_bias_powers(gradients: Tensor, exponent: int) -> Tensor:
 
 
 class _Watch(torch.autograd.Function):
-    """The identity; its backward pass shows the layer's input and output gradient to a sink.
+    """The identity; its backward pass hands the layer's input and output gradient to a callback, the sink.
 
     The input is kept with `save_for_backward`, so that gradient checkpointing drops and recomputes it as any other
     activation, and each forward is seen once however often it is recomputed.
@@ -127,7 +127,7 @@ class _Watch(torch.autograd.Function):
 
 @contextmanager
 def watched(layers: Iterable[tuple[nn.Module, Sink]]) -> Iterator[None]:
-    """Inside, every backward pass shows each layer's inputs and output gradients to its sink."""
+    """Inside this context, a backward pass hands each layer's inputs and output gradients to its sink."""
 
     def attach(module: nn.Module, sink: Sink) -> Any:
         def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:

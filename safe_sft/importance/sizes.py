@@ -1,4 +1,4 @@
-"""What a space takes in memory, from the shapes of its weights alone."""
+"""Computes what a space takes in memory, from the shapes of its weights alone."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -11,12 +11,12 @@ from .space import space_name
 
 
 class SpaceSizes(NamedTuple):
-    """What is kept for a space.
+    """The amounts that a space keeps in memory.
 
     Attributes:
-        anchors: bytes of the anchors.
-        importance: numbers of importance.
-        roots: how many of these have a square root beside them.
+        anchors: size of the anchors, in bytes.
+        importance: how many numbers of importance there are.
+        roots: how many of these are kept a second time, as square roots.
     """
 
     anchors: int
@@ -27,13 +27,13 @@ class SpaceSizes(NamedTuple):
 def space_sizes(
     model: nn.Module, trainable: Mapping[str, Tensor], requested: str | None, *, fresh: bool
 ) -> SpaceSizes:
-    """What the space that `anchor_space` would make keeps.
+    """Compute what the space that `anchor_space` would make keeps.
 
     Args:
         model: a model on the meta device, with its adapter.
-        trainable: its trained parameters by name, in the dtype in which they are trained.
+        trainable: the model's trained parameters by name, in the dtype in which they are trained.
         requested: `adapter`, `weight`, or None for the default of `space_name`.
-        fresh: whether the adapter is new, so that the space of effective weights needs no anchors of it.
+        fresh: whether the adapter is new, so that the space of effective weights needs no anchors.
     """
     everything = sum(parameter.nbytes for parameter in trainable.values())
     if space_name(requested, adapted=is_peft_model(model), fresh=fresh) == "adapter":

@@ -15,10 +15,10 @@ _IMPORTANCE = "importance/"
 
 
 def space_name(requested: str | None, *, adapted: bool, fresh: bool) -> str:
-    """Which space a penalty is taken over.
+    """Return the name of the space that a penalty is taken over.
 
     Args:
-        requested: `importance_space`: `adapter`, `weight`, or None for the default.
+        requested: the setting `importance_space`: `adapter`, `weight`, or None for the default.
         adapted: whether an adapter is trained, rather than the model in full.
         fresh: whether that adapter is new, so that the model without it is the aligned one.
 
@@ -29,7 +29,7 @@ def space_name(requested: str | None, *, adapted: bool, fresh: bool) -> str:
 
 
 class Slot(NamedTuple):
-    """Where a parameter lies in its module; wrapping for distribution replaces the parameter there."""
+    """The place of a parameter in its module; wrapping for distribution puts another parameter there."""
 
     module: nn.Module
     leaf: str
@@ -48,39 +48,39 @@ class Layout(NamedTuple):
 
 
 class AnchoredSpace(ABC):
-    """Where the weights were before training, how far they have moved, and how much each matters."""
+    """Knows where the weights were before training, how far they have moved, and how much each matters."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def penalty(self) -> Tensor:
-        """`½ Σ ω (θ − θ*)²` over the space, a scalar with gradient; `ω` is 1 until `weigh` says otherwise."""
+        """Return `½ Σ ω (θ − θ*)²` over the space, a scalar with gradient; `ω` is 1 until `weigh` sets it."""
 
     @abstractmethod
     def layout(self) -> dict[str, Layout]:
-        """Names, shapes and devices of the tensors that `weigh` takes."""
+        """Return the names, shapes and devices of the tensors that `weigh` takes."""
 
     @abstractmethod
     def anchors(self) -> dict[str, Tensor]:
-        """The anchors, by parameter name, in the parameters' own dtype (which is lossless), whole."""
+        """Return the whole anchors by parameter name, in the parameters' own dtype, which is lossless."""
 
     @abstractmethod
     def weigh(self, importance: Mapping[str, Tensor]) -> None:
         """Take the importance `ω ≥ 0` of every weight.
 
         Raises:
-            ValueError: when names or shapes are those of another layout.
+            ValueError: when names or shapes differ from those of `layout`.
         """
 
     @abstractmethod
     def importance(self) -> dict[str, Tensor]:
-        """What `weigh` took, whole; empty before."""
+        """Return the whole importance that `weigh` took; empty before."""
 
     @abstractmethod
     def _load_anchors(self, state: Mapping[str, Tensor]) -> None: ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Anchors and importance. Under FSDP2 every rank must call it."""
+        """Return anchors and importance. Under FSDP2 every rank must call it."""
         return {**self.anchors(), **{f"{_IMPORTANCE}{name}": value for name, value in self.importance().items()}}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
@@ -113,7 +113,7 @@ def load_anchors(anchors: dict[str, Tensor], state: Mapping[str, Tensor]) -> Non
 
 
 def require_layout(layout: Mapping[str, Layout], importance: Mapping[str, Tensor]) -> None:
-    """Check the names and shapes of `importance`.
+    """Check that `importance` has the names and shapes of `layout`.
 
     Raises:
         ValueError: when they differ from those of `layout`.

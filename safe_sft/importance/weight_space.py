@@ -23,17 +23,17 @@ class FactorPair(NamedTuple):
 
     @property
     def a(self) -> Slot:
-        """`A (r, d_in)`."""
+        """The factor `A (r, d_in)`."""
         return Slot(self.layer.lora_A[self.adapter], "weight")
 
     @property
     def b(self) -> Slot:
-        """`B (d_out, r)`."""
+        """The factor `B (d_out, r)`."""
         return Slot(self.layer.lora_B[self.adapter], "weight")
 
     @property
     def scaling(self) -> float:
-        """`s`."""
+        """The factor `s` on the product `B · A`."""
         return self.layer.scaling[self.adapter]
 
 
@@ -71,7 +71,7 @@ class EffectiveWeightSpace(AnchoredSpace):
                 self._anchors[f"{pair.name}.lora_B"] = pair.b.parameter.detach().clone()
 
     def penalty(self) -> Tensor:
-        """`½ Σ ‖√Ω ∘ (ΔW − ΔW*)‖²`, layers of one shape at a time."""
+        """Return `½ Σ ‖√Ω ∘ (ΔW − ΔW*)‖²`, computed for all layers of one shape at a time."""
         reshard(self._model)
         by_shape: dict[tuple, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for pair in self.pairs:
@@ -109,7 +109,7 @@ class EffectiveWeightSpace(AnchoredSpace):
         return tensors[name]
 
     def layout(self) -> dict[str, Layout]:
-        """`rows (d_out,)` and `columns (d_in,)` of each LoRA layer, and those of the other parameters."""
+        """Return the layout: `rows (d_out,)` and `columns (d_in,)` of each LoRA layer, and the other parameters."""
         layout = {} if self.rest is None else self.rest.layout()
         for pair in self.pairs:
             a, b = pair.a.parameter, pair.b.parameter
@@ -118,11 +118,11 @@ class EffectiveWeightSpace(AnchoredSpace):
         return layout
 
     def anchors(self) -> dict[str, Tensor]:
-        """The anchors."""
+        """Return the anchors by parameter name."""
         return {**self._anchors, **(self.rest.anchors() if self.rest else {})}
 
     def weigh(self, importance: Mapping[str, Tensor]) -> None:
-        """Take row and column sums of each LoRA layer, and one number a weight of the others."""
+        """Take row and column sums for each LoRA layer, and one number for each weight of the other parameters."""
         require_layout(self.layout(), importance)
         for pair in self.pairs:
             rows, columns = f"{pair.name}.rows", f"{pair.name}.columns"
@@ -135,7 +135,7 @@ class EffectiveWeightSpace(AnchoredSpace):
             self.rest.weigh({name: importance[name] for name in self.rest.slots})
 
     def importance(self) -> dict[str, Tensor]:
-        """Row and column sums of each LoRA layer, and one number a weight of the others."""
+        """Return row and column sums for each LoRA layer, and one number for each weight of the other parameters."""
         return {**self._sums, **(self.rest.importance() if self.rest else {})}
 
     def _load_anchors(self, state: Mapping[str, Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""What a model says at each position, from its last hidden states and its head: distances, likelihoods, draws.
+"""Distances, likelihoods and drawn tokens at each position, from last hidden states and the head.
 
 Nothing here builds a `(tokens, vocab)` tensor.
 """
@@ -24,10 +24,10 @@ def _kernel_rows(hidden: Tensor) -> int:
 
 
 def logit_gram(weight: Tensor) -> Tensor:
-    """Gram matrix `WᵀW` of a language-model head.
+    """Compute the Gram matrix `WᵀW` of a language-model head.
 
     Args:
-        weight: `(vocab, d)`.
+        weight: weight of the head, `(vocab, d)`.
 
     Returns:
         `(d, d)`, float32 (float64 for float64 weights).
@@ -37,15 +37,15 @@ def logit_gram(weight: Tensor) -> Tensor:
 
 
 def squared_logit_distance(hidden: Tensor, teacher_hidden: Tensor, gram: Tensor) -> Tensor:
-    """`‖W h − W h₀‖²` of each token, exact and without logits, for a head that is the same for both.
+    """Compute `‖W h − W h₀‖²` of each token, exactly and without logits, where both have the same head.
 
     `‖W h − W h₀‖² = (h − h₀)ᵀ WᵀW (h − h₀)`. This is the distance of Dark Experience Replay (Buzzega et al. 2020,
     https://arxiv.org/abs/2004.07211, eq. 5), a sum over the vocabulary.
 
     Args:
-        hidden: `(tokens, d)`, last hidden states of the student.
-        teacher_hidden: `(tokens, d)`.
-        gram: `(d, d)`, from `logit_gram`.
+        hidden: last hidden states of the student, `(tokens, d)`.
+        teacher_hidden: last hidden states of the teacher, `(tokens, d)`.
+        gram: Gram matrix of the head, `(d, d)`, from `logit_gram`.
 
     Returns:
         `(tokens,)`, squared logits.
@@ -55,14 +55,14 @@ def squared_logit_distance(hidden: Tensor, teacher_hidden: Tensor, gram: Tensor)
 
 
 def tiled_squared_logit_distance(hidden: Tensor, head: Head, teacher_hidden: Tensor, teacher_head: Head) -> Tensor:
-    """`‖z − z₀‖²` of each token where the head is trained, differs from the teacher's, or caps its logits.
+    """Compute `‖z − z₀‖²` of each token where the head is trained, differs from the teacher's, or caps its logits.
 
-    Logits exist one tile of tokens and vocabulary at a time, in the backward pass too.
+    Logits exist for one tile of tokens and vocabulary at a time, in the backward pass too.
 
     Args:
-        hidden: `(tokens, d)`, last hidden states of the student.
+        hidden: last hidden states of the student, `(tokens, d)`.
         head: makes the student's logits `z`.
-        teacher_hidden: `(tokens, d)`.
+        teacher_hidden: last hidden states of the teacher, `(tokens, d)`.
         teacher_head: makes the teacher's logits `z₀`.
 
     Returns:
@@ -96,18 +96,18 @@ def token_divergence(
     beta: float,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Divergence of the teacher's and the student's next-token distributions, through TRL's chunked kernel.
+    """Compute the divergence of the teacher's and the student's next-token distributions, by TRL's chunked kernel.
 
     The kernel's tiles hold as many rows as it is given tokens: it is called for a few of them at a time.
 
     Args:
-        hidden: `(tokens, d)`, last hidden states of the student.
+        hidden: last hidden states of the student, `(tokens, d)`.
         head: makes the student's logits.
-        teacher_hidden: `(tokens, d)`.
+        teacher_hidden: last hidden states of the teacher, `(tokens, d)`.
         teacher_head: makes the teacher's logits.
         beta: 0 is KL(teacher ‖ student), 1 is KL(student ‖ teacher), between them the generalised Jensen-Shannon
             divergence (Agarwal et al. 2024, https://arxiv.org/abs/2306.13649, eq. 1).
-        temperature: T of both distributions.
+        temperature: temperature `T` of both distributions.
 
     Returns:
         `(tokens,)`, nats times `T²`; computed in float32 whatever the inputs are.
@@ -126,12 +126,12 @@ def token_divergence(
 
 
 def token_cross_entropy(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
-    """Cross-entropy of each token, through TRL's chunked kernel.
+    """Compute the cross-entropy of each token, by TRL's chunked kernel.
 
     Args:
-        hidden: `(tokens, d)`, last hidden states.
+        hidden: last hidden states, `(tokens, d)`.
         head: makes the logits.
-        targets: `(tokens,)`, token ids.
+        targets: token ids to predict, `(tokens,)`.
 
     Returns:
         `(tokens,)`, nats.
@@ -147,11 +147,11 @@ def token_cross_entropy(hidden: Tensor, head: Head, targets: Tensor) -> Tensor:
 
 
 def draw_tokens(logits: Tensor, uniform: Tensor) -> Tensor:
-    """A token from each distribution, by the inverse of its cumulative sum.
+    """Draw a token from each distribution, by the inverse of its cumulative sum.
 
     Args:
-        logits: `(tokens, vocab)`.
-        uniform: `(tokens,)`, in [0, 1); the same number draws the same token, on any device.
+        logits: logits of the distributions, `(tokens, vocab)`.
+        uniform: numbers in [0, 1), `(tokens,)`; the same number draws the same token on any device.
 
     Returns:
         `(tokens,)`, token ids.
@@ -164,12 +164,12 @@ def draw_tokens(logits: Tensor, uniform: Tensor) -> Tensor:
 
 
 def sampled_tokens(hidden: Tensor, head: Head, uniform: Tensor) -> Tensor:
-    """A token drawn from the model at each position; logits exist a tile of tokens at a time.
+    """Draw a token from the model at each position; logits exist for one tile of tokens at a time.
 
     Args:
-        hidden: `(tokens, d)`, last hidden states.
+        hidden: last hidden states, `(tokens, d)`.
         head: makes the logits.
-        uniform: `(tokens,)`, in [0, 1).
+        uniform: numbers in [0, 1), `(tokens,)`.
 
     Returns:
         `(tokens,)`, token ids.

@@ -42,18 +42,18 @@ def _difference(parameters: Sequence[Tensor], anchors: Sequence[Tensor]) -> list
 def quadratic_penalty(
     parameters: Sequence[Tensor], anchors: Sequence[Tensor], importance: Sequence[Tensor] | None = None
 ) -> Tensor:
-    """`½ Σ ωᵢ (θᵢ − θᵢ*)²` (Kirkpatrick et al. 2017, https://arxiv.org/abs/1612.00796, eq. 3, without its λ).
+    """Compute `½ Σ ωᵢ (θᵢ − θᵢ*)²` (Kirkpatrick et al. 2017, https://arxiv.org/abs/1612.00796, eq. 3, without λ).
 
     Args:
-        parameters: the tensors θ, any shapes.
-        anchors: the tensors θ*, same shapes; no gradient flows to them.
-        importance: the tensors ω ≥ 0, same shapes; `None` means 1 everywhere.
+        parameters: the tensors θ, of any shapes.
+        anchors: the tensors θ*, of the same shapes; no gradient flows to them.
+        importance: the tensors ω ≥ 0, of the same shapes; `None` means 1 everywhere.
 
     Returns:
-        scalar.
+        The penalty, a scalar.
 
     Raises:
-        ValueError: when a shape differs.
+        ValueError: when the shapes of a parameter and its anchor differ.
     """
     for parameter, anchor in zip(parameters, anchors, strict=True):
         if parameter.shape != anchor.shape:
@@ -72,7 +72,7 @@ def quadratic_penalty(
 
 
 def _groups(parameters: Sequence[Tensor]) -> list[list[int]]:
-    """Indices of tensors on one device, at most `_GROUP_ELEMENTS` together: what a penalty holds at once."""
+    """Group the indices of tensors on one device, with at most `_GROUP_ELEMENTS` numbers held at once."""
     groups: list[list[int]] = []
     room: dict[torch.device, int] = {}
     newest: dict[torch.device, list[int]] = {}
@@ -87,11 +87,11 @@ def _groups(parameters: Sequence[Tensor]) -> list[list[int]]:
 
 
 def low_rank_squared_norm(left: Tensor, right: Tensor) -> Tensor:
-    """`‖L R‖²` of each pair of a stack, from `r × r` products: `tr((LᵀL)(RRᵀ))`.
+    """Compute `‖L R‖²` of each pair of a stack from `r × r` products: `tr((LᵀL)(RRᵀ))`.
 
     Args:
-        left: `(pairs, d_out, r)`.
-        right: `(pairs, r, d_in)`.
+        left: the matrices L, `(pairs, d_out, r)`.
+        right: the matrices R, `(pairs, r, d_in)`.
 
     Returns:
         `(pairs,)`.

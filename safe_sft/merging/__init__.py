@@ -1,4 +1,4 @@
-"""The tuned model merged back with the aligned one: linear, SLERP and task arithmetic, and the running average."""
+"""Merges of the tuned model with the aligned one (linear, SLERP, task arithmetic), and the running average."""
 
 from ..methods.weight_average import WeightAverage
 from .functions import MERGE_METHODS, linear, slerp, task_arithmetic

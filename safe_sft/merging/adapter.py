@@ -26,12 +26,12 @@ _ALTERING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 @dataclass(frozen=True)
 class FactorKeys:
-    """`scaling · B · A` of one layer, by the keys of its factors.
+    """Where an adapter's file has the factors of `scaling · B · A` of one layer.
 
     Attributes:
-        a: key of `(r, d_in)`.
-        b: key of `(d_out, r)`.
-        scaling: `alpha / r`, or `alpha / √r` with rsLoRA.
+        a: key of the factor `A`, `(r, d_in)`.
+        b: key of the factor `B`, `(d_out, r)`.
+        scaling: factor on the product: `alpha / r`, or `alpha / √r` with rsLoRA.
         transposed: whether the base stores `(d_in, d_out)`: embeddings, and `Conv1D` layers.
     """
 
@@ -46,11 +46,11 @@ class Adapter:
     """A plain LoRA adapter in a folder.
 
     Args:
-        side: with `adapter_config.json` and `adapter_model.safetensors`.
+        side: the adapter, with `adapter_config.json` and `adapter_model.safetensors`.
 
     Raises:
-        FileNotFoundError: when it has no safetensors.
-        ValueError: when its effective weight is not `W + s·B·A`.
+        FileNotFoundError: when the adapter has no safetensors.
+        ValueError: when the adapter's effective weight is not `W + s·B·A`.
     """
 
     def __init__(self, side: Side):
@@ -78,23 +78,23 @@ class Adapter:
 
     @property
     def keys(self) -> list[str]:
-        """Keys of the file."""
+        """The keys of the adapter's file."""
         return self._files.names
 
     def read(self, key: str) -> Tensor:
-        """A tensor of the file."""
+        """Read a tensor of the adapter's file."""
         return self._files.read(key)
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """The shape of a tensor of the file."""
+        """Return the shape of a tensor of the adapter's file."""
         return self._files.shape(key)
 
     def dtype(self, key: str) -> torch.dtype:
-        """The dtype of a tensor of the file."""
+        """Return the dtype of a tensor of the adapter's file."""
         return self._files.dtype(key)
 
     def delta(self, name: str) -> Tensor:
-        """What the adapter adds to a weight of its base, in float32."""
+        """Compute what the adapter adds to a weight of its base, in float32."""
         pair = self.pairs[name]
         product = (self.read(pair.b).float() @ self.read(pair.a).float()) * pair.scaling
         return product.T if pair.transposed else product
@@ -131,7 +131,7 @@ class Adapter:
 
 
 def tensor_name(key: str) -> str:
-    """The name in the full model of a key of an adapter's file; of a factor, of the weight that it changes."""
+    """Turn a key of an adapter's file into the full model's name for it (for a factor, the weight that it changes)."""
     name = key.removeprefix(_PREFIX)
     for end in (*_FACTORS, _BIAS):
         name = f"{name.removesuffix(end)}.weight" if name.endswith(end) else name
@@ -139,12 +139,12 @@ def tensor_name(key: str) -> str:
 
 
 def is_b(key: str) -> bool:
-    """Whether a key is that of a factor `B` or of its bias: what the adapter's output is proportional to."""
+    """Return whether a key names a factor `B` or its bias, to which the adapter's output is proportional."""
     return key.endswith(_BIAS) or _FACTORS.get(next((end for end in _FACTORS if key.endswith(end)), "")) == "b"
 
 
 def warn_of_other_base(adapter: Adapter, base: str) -> None:
-    """Say so when an adapter names another base than the one it is merged on."""
+    """Log a warning when an adapter names another base than the one it is merged with."""
     own = adapter.config.get("base_model_name_or_path") or base
     if not same_model(own, base):
         logger.warning(
@@ -159,7 +159,7 @@ class AdaptedCheckpoint(TensorSource):
 
     Args:
         base: the full model.
-        adapter: of that model.
+        adapter: an adapter of that model.
 
     Raises:
         ValueError: when the adapter does not fit the base.
@@ -184,19 +184,19 @@ class AdaptedCheckpoint(TensorSource):
 
     @property
     def names(self) -> Sequence[str]:
-        """Those of the base."""
+        """Return the names of the base's tensors."""
         return self._base.names
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its shape."""
+        """Return the shape of the tensor of this name."""
         return self._base.shape(name)
 
     def dtype(self, name: str) -> torch.dtype:
-        """That of the base."""
+        """Return the base's dtype for the tensor of this name."""
         return self._base.dtype(name)
 
     def read(self, name: str) -> Tensor:
-        """The tensor; one that the adapter changes is in float32."""
+        """Read the tensor of this name; one that the adapter changes is in float32."""
         key = self._adapter.full.get(name)
         tensor = self._base.read(name) if key is None else self._adapter.read(key)
         return tensor.float() + self._adapter.delta(name) if name in self._adapter.pairs else tensor

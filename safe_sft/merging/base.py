@@ -1,4 +1,4 @@
-"""What a merge is: named tensors that are written one after the other, and the configuration to load them with."""
+"""The base class of merges: tensors that are written one by one, and the configuration that loads them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -15,33 +15,33 @@ from .writer import Entry, write_shards
 class Merge(ABC):
     """Two models or adapters that fit each other; no tensor is read yet. Concrete merges are final."""
 
-    #: Of the files of weights: `MODEL` or `ADAPTER`.
+    #: What the names of weight files begin with: `MODEL` or `ADAPTER`.
     stem: ClassVar[str]
-    #: With which the result is loaded.
+    #: The library that loads the result.
     library: ClassVar[str]
 
     @abstractmethod
     def entries(self, dtype: torch.dtype | None) -> Mapping[Entry, str]:
-        """What is written, and the tensor of the full model whose weight it takes; `dtype` is for floats."""
+        """Return what is written, each with the full model's tensor whose weight it takes; `dtype` is for floats."""
 
     @abstractmethod
     def blocks(self, entry: Entry, name: str, weight: float) -> Iterable[Tensor]:
-        """The content of one of `entries`, in order: tensors of its dtype."""
+        """Yield the content of one of `entries`, in order: tensors of its dtype."""
 
     @abstractmethod
     def write_configuration(self, folder: Path, dtype: torch.dtype | None) -> None:
-        """Write what the weights need to be loaded, except the tokenizer."""
+        """Write the configuration that loading the weights needs, but not the tokenizer."""
 
     def write(
         self, folder: Path, weights: MergeWeights, dtype: torch.dtype | None, max_shard_size: int | None
     ) -> None:
-        """Write the merged tensors, and then the configuration: without it, half a folder is no model.
+        """Write the merged tensors, and then the configuration: without it, an unfinished folder does not load.
 
         Args:
-            folder: that exists.
-            weights: of each tensor.
-            dtype: of floats; None keeps the tuned one's.
-            max_shard_size: in bytes; None is no limit.
+            folder: folder that exists.
+            weights: the merge weight of each tensor.
+            dtype: dtype of floats; None keeps that of the tuned side.
+            max_shard_size: most bytes of a file; None sets no limit.
 
         Raises:
             ValueError: when the weights do not fit the tensors' names.
@@ -56,6 +56,6 @@ class Merge(ABC):
         self.write_configuration(folder, dtype)
 
     def tensors(self, weight: float, dtype: torch.dtype | None) -> Iterable[tuple[str, Tensor]]:
-        """The merged tensors in memory, one at a time."""
+        """Yield the merged tensors in memory, one at a time."""
         for entry, name in self.entries(dtype).items():
             yield entry.name, torch.cat([b.reshape(-1) for b in self.blocks(entry, name, weight)]).view(entry.shape)

@@ -1,4 +1,4 @@
-"""Checkpoints as named tensors that are read one at a time, by memory map."""
+"""Reads checkpoints as named tensors, one at a time, by memory map."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -31,8 +31,8 @@ class TensorSource(ABC):
     """Named tensors whose shapes and dtypes are known before they are read.
 
     Attributes:
-        folder: of the model's configuration.
-        label: how the user called it.
+        folder: folder of the model's configuration.
+        label: folder or Hub name, as the user wrote it.
     """
 
     folder: Path
@@ -41,28 +41,28 @@ class TensorSource(ABC):
     @property
     @abstractmethod
     def names(self) -> Sequence[str]:
-        """In the order in which reading is cheapest."""
+        """Return the names of all tensors, in the order in which reading is cheapest."""
 
     @abstractmethod
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its shape."""
+        """Return the shape of the tensor of this name."""
 
     @abstractmethod
     def dtype(self, name: str) -> torch.dtype:
-        """The dtype of the model it belongs to; `read` may give a wider one."""
+        """Return the tensor's dtype in its model; `read` may give a wider one."""
 
     @abstractmethod
     def read(self, name: str) -> Tensor:
-        """The tensor; a memory map where it is stored as it is."""
+        """Read the tensor of this name; where it is stored as it is, a memory map."""
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """`config.json` of the model."""
+        """The content of the model's `config.json`."""
         return read_json(self.folder / MODEL_CONFIG)
 
     @cached_property
     def tied(self) -> bool:
-        """Whether head and embedding are one tensor; many a `config.json` leaves it to the architecture's default."""
+        """Whether head and embedding are one tensor; a `config.json` may leave this to the architecture's default."""
         from transformers import AutoConfig
 
         return bool(AutoConfig.from_pretrained(self.folder).get_text_config().tie_word_embeddings)
@@ -72,7 +72,7 @@ class SafetensorsFiles:
     """Tensors in several safetensors files, one of which is open at a time.
 
     Args:
-        files: in the order in which they are read.
+        files: the files, in the order in which they are read.
     """
 
     def __init__(self, files: Sequence[Path]):
@@ -88,18 +88,18 @@ class SafetensorsFiles:
 
     @property
     def names(self) -> list[str]:
-        """File by file, in the order of their data."""
+        """Return the names of all tensors, file by file, in the order of their data."""
         return list(self._files)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its shape."""
+        """Return the shape of the tensor of this name."""
         return self._headers[name][0]
 
     def dtype(self, name: str) -> torch.dtype:
-        """Its dtype.
+        """Return the dtype of the tensor of this name.
 
         Raises:
-            ValueError: for one that cannot be merged, such as 8-bit floats.
+            ValueError: for a dtype that cannot be merged, such as 8-bit floats.
         """
         stored = self._headers[name][1]
         if stored not in DTYPES:
@@ -110,7 +110,7 @@ class SafetensorsFiles:
         return DTYPES[stored]
 
     def read(self, name: str) -> Tensor:
-        """The tensor, as a memory map: its pages are let go when it and the open file are."""
+        """Read the tensor as a memory map; its memory is freed with the tensor and the open file."""
         file = self._files[name]
         if self._open is None or self._open[0] != file:
             self._open = None  # unmap the old file before the new one is mapped
@@ -123,12 +123,12 @@ class Checkpoint(TensorSource):
     """A full model in safetensors files; 4-bit weights of bitsandbytes are read dequantised.
 
     Args:
-        folder: of the model.
-        label: how the user called it.
+        folder: folder of the model.
+        label: folder or Hub name, as the user wrote it.
 
     Raises:
         FileNotFoundError: when the folder has no safetensors.
-        ValueError: when it is quantised in another way than bitsandbytes 4-bit.
+        ValueError: when the model is quantised in another way than bitsandbytes 4-bit.
     """
 
     def __init__(self, folder: Path, label: str):
@@ -150,23 +150,23 @@ class Checkpoint(TensorSource):
 
     @property
     def names(self) -> Sequence[str]:
-        """File by file, in the order of their data."""
+        """Return the names of all tensors, file by file, in the order of their data."""
         return self._names
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its shape, dequantised."""
+        """Return the shape of the tensor, dequantised."""
         return tuple(self._state(name)["shape"]) if name in self._parts else self._files.shape(name)
 
     def dtype(self, name: str) -> torch.dtype:
-        """Its dtype; of a 4-bit weight, the one it is dequantised to by the model."""
+        """Return the tensor's dtype; of a 4-bit weight, the one that the model dequantises it to."""
         return getattr(torch, self._state(name)["dtype"]) if name in self._parts else self._files.dtype(name)
 
     def read(self, name: str) -> Tensor:
-        """The tensor; a 4-bit weight is dequantised to float32, without rounding to the model's dtype."""
+        """Read the tensor; a 4-bit weight is dequantised to float32, without rounding to the model's dtype."""
         return self._dequantised(name) if name in self._parts else self._files.read(name)
 
     def _state(self, name: str) -> dict[str, Any]:
-        """The packed part of a 4-bit weight's state: its shape, dtype and block size."""
+        """Return the packed part of a 4-bit weight's state: its shape, dtype and block size."""
         if name not in self._states:
             from bitsandbytes.utils import unpack_tensor_to_dict
 
@@ -193,7 +193,7 @@ class Checkpoint(TensorSource):
 
 
 def _prefixes(name: str) -> list[str]:
-    """`a.b` and `a` of `a.b.c`."""
+    """Return the prefixes of a dotted name: `a.b` and `a` of `a.b.c`."""
     parts = name.split(".")
     return [".".join(parts[:i]) for i in range(len(parts) - 1, 0, -1)]
 

@@ -1,4 +1,4 @@
-"""What goes with the weights of a merged model: tokenizer, templates, configuration."""
+"""Copies what a merged model needs besides weights: tokenizer, templates, configuration."""
 
 import shutil
 from pathlib import Path

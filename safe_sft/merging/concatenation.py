@@ -1,4 +1,4 @@
-"""The linear merge of two LoRA adapters on one base, without the base.
+"""The linear merge of two LoRA adapters of one base, without reading the base.
 
     (1 − t)·s₁·B₁·A₁ + t·s₂·B₂·A₂  =  [(1 − t)·s₁·B₁, t·s₂·B₂] · [A₁; A₂]
 
@@ -22,11 +22,11 @@ from .writer import Entry
 
 @final
 class AdapterConcatenation(Merge):
-    """Two adapters become one, of the sum of their ranks.
+    """Two adapters become one, whose rank is the sum of theirs.
 
     Args:
-        aligned: the one adapter.
-        tuned: the other, on the same base.
+        aligned: the aligned adapter.
+        tuned: the tuned adapter, of the same base.
 
     Raises:
         ValueError: when an adapter holds more than pairs of factors, or the two do not fit one base.
@@ -49,7 +49,7 @@ class AdapterConcatenation(Merge):
                 )
 
     def entries(self, dtype: torch.dtype | None) -> dict[Entry, str]:
-        """The concatenated factors."""
+        """Return the concatenated factors."""
         entries = {}
         for name in self.names:
             a, b, rank = self._shapes(name)
@@ -60,7 +60,7 @@ class AdapterConcatenation(Merge):
         return entries
 
     def blocks(self, entry: Entry, name: str, weight: float) -> Iterable[Tensor]:
-        """A concatenated factor."""
+        """Yield a concatenated factor."""
         is_a, parts = entry.name == self._keys(name)[0], []
         for adapter, share in zip(self._adapters, (1 - weight, weight), strict=True):
             pair = adapter.pairs.get(name)
@@ -69,7 +69,7 @@ class AdapterConcatenation(Merge):
         return [torch.cat([part.to(entry.dtype) for part in parts], dim=0 if is_a else 1)]
 
     def write_configuration(self, folder: Path, dtype: torch.dtype | None) -> None:
-        """The tuned adapter's, with the new ranks; the scale of every layer is 1, because `B` holds it."""
+        """Write the tuned adapter's configuration, with the new ranks and scale 1, since `B` holds the scale."""
         ranks = {name.removesuffix(".weight"): self._shapes(name)[2] for name in self.names}
         common = max(ranks.values(), key=list(ranks.values()).count)
         others = {layer: rank for layer, rank in ranks.items() if rank != common}
@@ -92,7 +92,7 @@ class AdapterConcatenation(Merge):
         return pair.a, pair.b
 
     def _shapes(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-        """Shapes of one pair of factors, and the rank of all of them."""
+        """Return the shapes of one pair of factors, and the rank of all of them together."""
         held = [a for a in self._adapters if name in a.pairs]
         first = held[0]
         rank = sum(adapter.shape(adapter.pairs[name].a)[0] for adapter in held)

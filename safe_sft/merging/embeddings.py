@@ -14,10 +14,10 @@ class EmbeddingNames(NamedTuple):
 
 
 def embedding_names(folder: Path) -> EmbeddingNames:
-    """Read them off the architecture, built without weights.
+    """Read the names off the architecture, which is built without weights.
 
     Args:
-        folder: with the model's `config.json`.
+        folder: folder that holds the model's `config.json`.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -29,11 +29,11 @@ def embedding_names(folder: Path) -> EmbeddingNames:
 
 
 def check_vocabularies(aligned: Path | None, tuned: Path | None) -> None:
-    """Make sure that a token has the same row in both models.
+    """Check that every token has the same row in both models.
 
     Args:
-        aligned: folder of a tokenizer, or None when there is none.
-        tuned: folder of another.
+        aligned: folder of the aligned model's tokenizer, or None when there is none.
+        tuned: folder of the tuned model's tokenizer, or None when there is none.
 
     Raises:
         ValueError: when a token has another id, or a tokenizer is missing.

@@ -21,64 +21,64 @@ MERGE_METHODS = ("linear", "slerp", "task_arithmetic")
 
 
 def linear(aligned: Tensor, tuned: Tensor, weight: float) -> Tensor:
-    """`(1 − weight)·aligned + weight·tuned`.
+    """Compute `(1 − weight)·aligned + weight·tuned`.
 
     Args:
-        aligned: any shape.
-        tuned: same shape.
+        aligned: the aligned tensor, of any shape.
+        tuned: the tuned tensor, of the same shape.
         weight: 0 is aligned, 1 is tuned.
 
     Returns:
-        Same shape, dtype of `tuned`.
+        The merged tensor, in the shape and dtype of `tuned`.
     """
     return merged(aligned, tuned, "linear", weight)
 
 
 def task_arithmetic(aligned: Tensor, tuned: Tensor, weight: float) -> Tensor:
-    """`aligned + weight·(tuned − aligned)` for any weight (Ilharco et al. 2023, https://arxiv.org/abs/2212.04089).
+    """Compute `aligned + weight·(tuned − aligned)` (Ilharco et al. 2023, https://arxiv.org/abs/2212.04089).
 
     Within [0, 1] this is `linear`. Above 1 it goes on in the direction of tuning, below 0 it goes against it.
 
     Args:
-        aligned: any shape.
-        tuned: same shape.
+        aligned: the aligned tensor, of any shape.
+        tuned: the tuned tensor, of the same shape.
         weight: factor on the task vector, any finite number.
 
     Returns:
-        Same shape, dtype of `tuned`.
+        The merged tensor, in the shape and dtype of `tuned`.
     """
     return merged(aligned, tuned, "task_arithmetic", weight)
 
 
 def slerp(aligned: Tensor, tuned: Tensor, weight: float) -> Tensor:
-    """Spherical interpolation (Shoemake 1985, https://doi.org/10.1145/325165.325242) of whole tensors.
+    """Interpolate whole tensors on a sphere (Shoemake 1985, https://doi.org/10.1145/325165.325242).
 
     `sin((1 − weight)·θ)/sin θ · aligned + sin(weight·θ)/sin θ · tuned`, with θ the angle between the flattened
     tensors. Linear when |cos θ| > 0.9995, and when a tensor is zero or not finite.
 
     Args:
-        aligned: any shape, the whole tensor (the angle is not that of a shard).
-        tuned: same shape.
+        aligned: the whole aligned tensor, of any shape (a shard would have another angle).
+        tuned: the tuned tensor, of the same shape.
         weight: 0 is aligned, 1 is tuned.
 
     Returns:
-        Same shape, dtype of `tuned`.
+        The merged tensor, in the shape and dtype of `tuned`.
     """
     return merged(aligned, tuned, "slerp", weight)
 
 
 def merged(aligned: Tensor, tuned: Tensor, method: str, weight: float, dtype: torch.dtype | None = None) -> Tensor:
-    """Merge two tensors by the name of the method.
+    """Merge two tensors by a method that is named.
 
     Args:
-        aligned: any shape.
-        tuned: same shape.
+        aligned: the aligned tensor, of any shape.
+        tuned: the tuned tensor, of the same shape.
         method: one of `MERGE_METHODS`.
         weight: 0 is aligned, 1 is tuned.
-        dtype: of the result; that of `tuned` by default.
+        dtype: dtype of the result; that of `tuned` by default.
 
     Returns:
-        Same shape.
+        The merged tensor, of the same shape.
 
     Raises:
         ValueError: when shapes differ.
@@ -92,17 +92,17 @@ def merged(aligned: Tensor, tuned: Tensor, method: str, weight: float, dtype: to
 
 
 def merged_blocks(aligned: Tensor, tuned: Tensor, method: str, weight: float, dtype: torch.dtype) -> Iterator[Tensor]:
-    """The merged tensor, flattened, piece by piece: what a file is written from.
+    """Yield the merged tensor, flattened, piece by piece, as a file is written.
 
     Args:
-        aligned: any shape.
-        tuned: same shape.
+        aligned: the aligned tensor, of any shape.
+        tuned: the tuned tensor, of the same shape.
         method: one of `MERGE_METHODS`.
         weight: 0 is aligned, 1 is tuned.
-        dtype: of the result.
+        dtype: dtype of the result.
 
     Yields:
-        `(numbers,)` each, of `dtype`; integers and booleans are the tuned ones, as they are.
+        Pieces `(numbers,)` of `dtype`; of integers and booleans, the tuned tensor as it is.
 
     Raises:
         ValueError: when shapes differ.
@@ -130,11 +130,11 @@ def merged_blocks(aligned: Tensor, tuned: Tensor, method: str, weight: float, dt
 
 
 def slerp_factors(aligned: Tensor, tuned: Tensor, weight: float) -> tuple[float, float] | None:
-    """What SLERP multiplies the tensors by, or None where it is linear.
+    """Return what SLERP multiplies the two tensors by, or None where it is linear.
 
     Args:
-        aligned: `(numbers,)`.
-        tuned: `(numbers,)`.
+        aligned: the aligned tensor, flattened.
+        tuned: the tuned tensor, flattened.
         weight: 0 is aligned, 1 is tuned.
 
     Returns:
@@ -148,7 +148,7 @@ def slerp_factors(aligned: Tensor, tuned: Tensor, weight: float) -> tuple[float,
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:
-    """Cosine of the angle between two vectors; NaN when one is zero or not finite."""
+    """Compute the cosine of the angle between two vectors; NaN when one is zero or not finite."""
     products = torch.zeros(3, dtype=torch.float64)
     for x, y in zip(a.split(_BLOCK), b.split(_BLOCK), strict=True):
         x, y = _wide(x, y)

@@ -1,4 +1,4 @@
-"""One model in memory that takes the merge of any weight: what a sweep evaluates."""
+"""A model in memory whose merge weight can be changed, for a sweep over weights."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -20,8 +20,8 @@ class LoadedMerge(ABC):
     """A loaded model whose merge weight can be set; both sides stay memory-mapped.
 
     Attributes:
-        model: on the device of this process.
-        tokenizer: its tokenizer.
+        model: the merged model, on the device of this process.
+        tokenizer: the model's tokenizer.
     """
 
     model: Any
@@ -34,13 +34,13 @@ class LoadedMerge(ABC):
 
 @final
 class LoadedAdapter(LoadedMerge):
-    """The base with an adapter that is rescaled in place.
+    """The base model with an adapter that is rescaled in place.
 
     Args:
         plan: the merge.
-        aligned: the base.
-        tuned: the adapter.
-        dtype: of the rescaled adapter; None keeps its own.
+        aligned: the base model.
+        tuned: the adapter of that model.
+        dtype: dtype of the rescaled adapter; None keeps its own.
     """
 
     def __init__(self, plan: AdapterRescaling, aligned: Side, tuned: Side, dtype: torch.dtype | None):
@@ -52,7 +52,7 @@ class LoadedAdapter(LoadedMerge):
         self._plan, self._dtype = plan, dtype
 
     def set_weight(self, weight: float) -> None:
-        """Load the rescaled adapter."""
+        """Put the adapter, rescaled by `weight`, into the model."""
         from peft import set_peft_model_state_dict
 
         set_peft_model_state_dict(self.model, dict(self._plan.tensors(weight, self._dtype)))
@@ -64,9 +64,9 @@ class LoadedModel(LoadedMerge):
 
     Args:
         plan: the merge.
-        aligned: the one side.
-        tuned: the other.
-        dtype: of the model; None is that of the tuned one.
+        aligned: the aligned side.
+        tuned: the tuned side.
+        dtype: dtype of the model; None takes that of the tuned side.
 
     Raises:
         ValueError: when the model holds its tensors under other names than its checkpoint.
@@ -90,7 +90,7 @@ class LoadedModel(LoadedMerge):
 
     @torch.no_grad()
     def set_weight(self, weight: float) -> None:
-        """Overwrite the tensors."""
+        """Overwrite the model's tensors with the merge of `weight`."""
         for name, tensor in self._plan.tensors(weight, self._dtype):
             self._state[name].copy_(tensor)
 
@@ -99,10 +99,10 @@ def load_merge(aligned: str | Path, tuned: str | Path, method: str, dtype: str |
     """Load what `merge` would write, so that its weight can be changed.
 
     Args:
-        aligned: folder or Hub name of a model or adapter.
-        tuned: the same.
+        aligned: folder or Hub name of the aligned model or adapter.
+        tuned: folder or Hub name of the tuned model or adapter.
         method: `linear`, `slerp` or `task_arithmetic`.
-        dtype: as for `merge`.
+        dtype: name of the dtype, as `merge` takes it.
 
     Raises:
         FileNotFoundError: when a folder or its safetensors are missing.

@@ -1,4 +1,4 @@
-"""`merge`: two models or adapters in, one folder out.
+"""`merge`: merges two models or adapters into one folder.
 
 Where both sides are LoRA adapters on one base, or the tuned side is an adapter of the aligned model, `linear` and
 `task_arithmetic` write an adapter. Everything else is written as a full model, tensor by tensor: memory holds no more
@@ -49,13 +49,15 @@ def merge(
     """Merge a tuned model back with the aligned one, and write a folder that `from_pretrained` loads; returns it.
 
     Args:
-        aligned: folder or Hub name of a model or adapter; in 4-bit (bitsandbytes) it is dequantised.
-        tuned: the same; an adapter alone is one of `aligned`.
+        aligned: folder or Hub name of the aligned model or adapter; a 4-bit (bitsandbytes) one is dequantised.
+        tuned: folder or Hub name of the tuned model or adapter. Where only this side is an adapter, it is one of
+            `aligned`.
         method: `linear`, `slerp` or `task_arithmetic`.
         weight: 0 is aligned, 1 is tuned; a number, a mapping of tensor-name patterns to numbers, or a YAML file.
         output: folder to write; it appears when it is complete.
-        dtype: `float32`, `float16` or `bfloat16`; by default that of the tuned model (of the base, for an adapter).
-        max_shard_size: of a file of a full model, such as `5GB`.
+        dtype: dtype of floats: `float32`, `float16` or `bfloat16`; by default that of the tuned model (for an adapter,
+            of its base).
+        max_shard_size: largest size of a file of a full model, such as `5GB`.
         overwrite: whether a folder that is not empty may be replaced.
         push_to_hub: whether to upload the folder.
         hub_model_id: Hub repository; by default the name of `output`.
@@ -76,15 +78,15 @@ def merge(
 
 @dataclass(frozen=True)
 class _Job:
-    """What is to be merged and how: what the record of a merge tells.
+    """The two sides of a merge, and its settings.
 
     Attributes:
-        aligned: the one side.
-        tuned: the other.
+        aligned: the aligned side.
+        tuned: the tuned side.
         method: one of `MERGE_METHODS`.
-        weights: of each tensor.
-        dtype: name of the dtype of floats; None is that of the tuned side.
-        max_shard_size: of a file of a full model, such as `5GB`.
+        weights: the merge weight of each tensor.
+        dtype: name of the dtype of floats; None takes that of the tuned side.
+        max_shard_size: largest size of a file of a full model, such as `5GB`.
     """
 
     aligned: Side
@@ -95,7 +97,7 @@ class _Job:
     max_shard_size: str
 
     def write(self, output: Path, overwrite: bool) -> None:
-        """Write the folder, whole or not at all."""
+        """Write the merge into its folder, whole or not at all."""
         dtype = output_dtype(self.dtype)
         check_output(output, overwrite=overwrite)
         plan = open_merge(self.aligned, self.tuned, self.method)
@@ -119,11 +121,11 @@ class _Job:
 
 
 def open_merge(aligned: Side, tuned: Side, method: str) -> Merge:
-    """Find out what is to be merged, and how it stays small.
+    """Choose the merge that writes least: an adapter where possible, else a full model.
 
     Args:
-        aligned: the one side.
-        tuned: the other.
+        aligned: the aligned side.
+        tuned: the tuned side.
         method: one of `MERGE_METHODS`.
 
     Raises:
@@ -148,11 +150,11 @@ def open_merge(aligned: Side, tuned: Side, method: str) -> Merge:
 
 
 def open_model_merge(aligned: Side, tuned: Side, method: str) -> ModelMerge:
-    """A merge of full weights, also where an adapter would do.
+    """Make a merge of full weights, also where an adapter would do.
 
     Args:
-        aligned: the one side.
-        tuned: the other.
+        aligned: the aligned side.
+        tuned: the tuned side.
         method: one of `MERGE_METHODS`.
 
     Raises:
@@ -164,7 +166,7 @@ def open_model_merge(aligned: Side, tuned: Side, method: str) -> ModelMerge:
 
 
 def _source(side: Side, base: Side | None) -> TensorSource:
-    """The full weights of a side; those of an adapter are on `base`, or on the base that it names."""
+    """Open the full weights of a side; an adapter is added to `base`, or to the base that it names."""
     if not side.is_adapter:
         return Checkpoint(side.with_weights(), side.label)
     adapter, base = Adapter(side), base or side.base
@@ -173,7 +175,7 @@ def _source(side: Side, base: Side | None) -> TensorSource:
 
 
 def tokenizer_of(*sides: Side) -> Path | None:
-    """The folder of the tokenizer of the first side that has one; after an adapter comes its base."""
+    """Return the folder of the tokenizer of the first side that has one; after an adapter comes its base."""
 
     def candidates() -> Iterator[Path]:
         yield from (side.folder for side in sides)
@@ -183,7 +185,7 @@ def tokenizer_of(*sides: Side) -> Path | None:
 
 
 def output_dtype(name: str | None) -> torch.dtype | None:
-    """A dtype that a merge can be written in, by name.
+    """Return a dtype that a merge can be written in, by its name.
 
     Raises:
         ValueError: for another name.

@@ -24,18 +24,19 @@ logger = logging.getLogger(__name__)
 class ModelMerge(Merge):
     """Two full models, or models with adapters on them.
 
-    The layout of the tuned model rules. A head that the aligned model shares with its embedding is read from there;
+    The result has the layout of the tuned model. A head that the aligned model shares with its embedding is read
+    there;
     rows of the vocabulary that only the tuned model has are kept; tensors that only the aligned model has are left
     out, with a warning.
 
     Args:
-        aligned: the one model.
-        tuned: the other.
+        aligned: the aligned model.
+        tuned: the tuned model.
         method: one of `MERGE_METHODS`.
         tokenizers: folders of the tokenizers of both, compared where the vocabularies differ in size.
 
     Raises:
-        ValueError: when the two are not of one architecture.
+        ValueError: when the two models differ in architecture.
     """
 
     stem, library = MODEL, "transformers"
@@ -60,7 +61,7 @@ class ModelMerge(Merge):
         self._leave_out(sorted(stored - set(self._counterpart.values())))
 
     def entries(self, dtype: torch.dtype | None) -> dict[Entry, str]:
-        """The tensors of the tuned model; `dtype` is for floats."""
+        """Return the tensors of the tuned model; `dtype` is for floats."""
         entries = {}
         for name in self.names:
             own = self.tuned.dtype(name)
@@ -69,7 +70,7 @@ class ModelMerge(Merge):
         return entries
 
     def blocks(self, entry: Entry, name: str, weight: float) -> Iterator[Tensor]:
-        """A merged tensor, piece by piece."""
+        """Yield a merged tensor, piece by piece."""
         aligned, tuned = self.aligned.read(self._counterpart[name]), self.tuned.read(name)
         rows = min(len(aligned), len(tuned)) if aligned.shape != tuned.shape else None
         heads = (aligned, tuned) if rows is None else (aligned[:rows], tuned[:rows])
@@ -78,7 +79,7 @@ class ModelMerge(Merge):
             yield tuned[rows:].reshape(-1).to(entry.dtype)
 
     def write_configuration(self, folder: Path, dtype: torch.dtype | None) -> None:
-        """The tuned model's, without its quantisation."""
+        """Write the tuned model's configuration, without its quantisation."""
         config = dict(self.tuned.config)
         if config.pop("quantization_config", None) is not None or dtype is not None:
             largest = max(self.entries(dtype), key=lambda entry: entry.bytes)
@@ -95,7 +96,7 @@ class ModelMerge(Merge):
         return embedding_names(self.tuned.folder)
 
     def _tied_counterpart(self, name: str) -> str:
-        """Where the aligned model keeps a tensor that it does not store under that name."""
+        """Return where the aligned model keeps a tied tensor that it does not store under its own name."""
         if self.aligned.tied and name == self._aligned_names.head:
             return self._aligned_names.embedding
         raise ValueError(
@@ -105,7 +106,7 @@ class ModelMerge(Merge):
         )
 
     def _leave_out(self, names: list[str]) -> None:
-        """Say which tensors of the aligned model have no counterpart; refuse a head that only it has."""
+        """Log which tensors only the aligned model has; raise an error if its head is one of them."""
         if names and self.aligned.tied:
             # Some models with tied weights store the head a second time.
             names = [name for name in names if name != self._aligned_names.head]

@@ -1,4 +1,4 @@
-"""The linear merge of a LoRA adapter with its own base: the adapter, with `B` multiplied by the weight.
+"""The linear merge of a LoRA adapter with its own base: the adapter, with `B` multiplied by the merge weight.
 
     (1 − t)·W + t·(W + s·B·A)  =  W + s·(t·B)·A
 
@@ -26,11 +26,11 @@ from .writer import Entry
 
 @final
 class AdapterRescaling(Merge):
-    """An adapter and its base become that adapter, rescaled.
+    """The merge of an adapter with its base is that adapter, rescaled.
 
     Args:
         aligned: the base; its weights are read only where the adapter replaces tensors (`modules_to_save`).
-        adapter: on that base.
+        adapter: an adapter of that base.
     """
 
     stem, library = ADAPTER, "peft"
@@ -52,12 +52,12 @@ class AdapterRescaling(Merge):
         return Checkpoint(self._aligned.with_weights(), self._aligned.label)
 
     def entries(self, dtype: torch.dtype | None) -> dict[Entry, str]:
-        """The tensors of the adapter."""
+        """Return the tensors of the adapter."""
         a = self._adapter
         return {Entry(key, a.shape(key), dtype or a.dtype(key)): tensor_name(key) for key in a.keys}
 
     def blocks(self, entry: Entry, name: str, weight: float) -> Iterable[Tensor]:
-        """A rescaled tensor; one that replaces the base's is interpolated with it."""
+        """Yield a rescaled tensor; one that replaces a tensor of the base is interpolated with it."""
         tensor = self._adapter.read(entry.name)
         if self._adapter.full.get(name) == entry.name:
             tensor = merged(self._base.read(name), tensor, "linear", weight, entry.dtype)
@@ -66,6 +66,6 @@ class AdapterRescaling(Merge):
         return [tensor.to(entry.dtype)]
 
     def write_configuration(self, folder: Path, dtype: torch.dtype | None) -> None:
-        """The adapter's own."""
+        """Copy the adapter's own configuration."""
         name = self._adapter.config.get("base_model_name_or_path") or self._aligned.label
         write_json(folder / ADAPTER_CONFIG, {**self._adapter.config, "base_model_name_or_path": name})

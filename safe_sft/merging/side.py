@@ -1,4 +1,4 @@
-"""One side of a merge: a model or an adapter, found once by its name."""
+"""One side of a merge: a model or an adapter, looked up once by its name."""
 
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +9,7 @@ from ..models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter, locate
 
 @final
 class Side:
-    """A model or an adapter; one of the Hub is looked up at the first use, and once.
+    """A model or an adapter; one of the Hub is looked up once, when it is first used.
 
     Args:
         label: folder or Hub name, as the user wrote it.
@@ -22,13 +22,13 @@ class Side:
 
     @property
     def folder(self) -> Path:
-        """Its folder. The weights of a full model, which are large, may be missing: `with_weights` has them."""
+        """The local folder. The weights of a full model, which are large, may be missing: `with_weights` has them."""
         if self._folder is None:
             self._folder = locate(self.label, weights=(ADAPTER_WEIGHTS,))
         return self._folder
 
     def with_weights(self) -> Path:
-        """Its folder with the weights in it.
+        """The local folder, with the weights in it.
 
         Called before `folder`, it spares a second look-up.
         """
@@ -43,7 +43,7 @@ class Side:
 
     @cached_property
     def adapter_config(self) -> dict[str, Any]:
-        """`adapter_config.json`."""
+        """The content of `adapter_config.json`."""
         return read_json(self.folder / ADAPTER_CONFIG)
 
     @cached_property

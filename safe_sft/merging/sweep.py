@@ -1,4 +1,4 @@
-"""Choosing the weight of a merge: safety and utility at each weight, as table, curve and file."""
+"""Helps to choose the weight of a merge: safety and utility at each weight, as table, plot and file."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ CURVE_FILE = "sweep.png"
 
 
 class Scores(NamedTuple):
-    """What is measured of one model.
+    """The measured numbers of one merge.
 
     Attributes:
         asr: attack success rate.
         degenerate: share of answers to attacks that say nothing; high values make a low ASR worthless.
-        accuracy: on the task.
+        accuracy: share of right answers on the task.
     """
 
     asr: Rate
@@ -33,7 +33,7 @@ class Scores(NamedTuple):
 
 
 class SweepPoint(NamedTuple):
-    """The scores of one weight."""
+    """The scores at one weight."""
 
     weight: float
     scores: Scores
@@ -41,10 +41,10 @@ class SweepPoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Sweep:
-    """The scores of all weights.
+    """The scores at all weights.
 
     Attributes:
-        points: in the order of the weights.
+        points: the scores at each weight, in the order of the weights.
         max_asr: bound on the ASR, or None.
     """
 
@@ -64,7 +64,7 @@ class Sweep:
         return within[order.index(max(order))] if within else None
 
     def table(self) -> "Table":
-        """For the terminal, with the selected weight marked."""
+        """Return a table for the terminal, with the selected weight marked."""
         from rich.table import Table
 
         table = Table(title="Merge weights")
@@ -82,8 +82,8 @@ class Sweep:
         """Write `sweep.json` and the ASR–utility curve, `sweep.png`.
 
         Args:
-            folder: is made where it is missing.
-            arguments: what was merged and measured, as JSON.
+            folder: folder to write to; it is made where it is missing.
+            arguments: what was merged and measured, as plain JSON values.
         """
         points = [
             {"weight": p.weight, **{name: share.as_dict() for name, share in p.scores._asdict().items()}}
@@ -119,10 +119,10 @@ class Sweep:
 
 
 class SweepData(NamedTuple):
-    """What the merges are data.
+    """The data that every merge is measured on.
 
     Attributes:
-        requests: harmful ones.
+        requests: harmful requests.
         task: rows of `prompt` and `completion`; an answer is right if it starts with the completion.
     """
 
@@ -131,11 +131,11 @@ class SweepData(NamedTuple):
 
     @classmethod
     def read(cls, task: str, requests: str | None = None) -> "SweepData":
-        """Read both.
+        """Read the task's rows and the harmful requests.
 
         Args:
             task: file or Hub name of the task's rows.
-            requests: the same of requests in a column `prompt`; None takes the built-in held-out ones.
+            requests: file or Hub name of requests, in a column `prompt`; None takes the built-in held-out ones.
 
         Raises:
             FileNotFoundError: when a file does not exist.
@@ -156,14 +156,14 @@ def _rows(name: str, *columns: str) -> list[Mapping[str, Any]]:
 
 
 def read_weights(text: str, method: str) -> list[float]:
-    """The numbers of a list such as `0,0.5,1`.
+    """Read the numbers of a list such as `0,0.5,1`.
 
     Args:
         text: numbers with commas between them.
-        method: of the merge, which says what a weight may be.
+        method: name of the merge method, which says what a weight may be.
 
     Raises:
-        ValueError: when one is no number, or out of range.
+        ValueError: when a weight is no number, or out of range.
     """
     weights = []
     for part in text.split(","):
@@ -180,13 +180,13 @@ def run_sweep(
     evaluate: Callable[[LoadedMerge], Scores],
     max_asr: float | None = None,
 ) -> Sweep:
-    """Measure one loaded model at each weight.
+    """Measure the loaded merge at each weight.
 
     Args:
-        merged: from `load_merge`.
-        weights: each in the range of the method.
-        evaluate: measures `merged.model` as it is.
-        max_asr: bound that the selected weight keeps.
+        merged: the loaded merge, from `load_merge`.
+        weights: the weights to measure, each in the range of the method.
+        evaluate: function that measures `merged.model` as it is.
+        max_asr: most attack success that the selected weight may have.
     """
 
     def points() -> Iterator[SweepPoint]:
@@ -198,16 +198,16 @@ def run_sweep(
 
 
 def _error(share: Rate) -> tuple[float, float]:
-    """Lengths of the two error bars."""
+    """Return the lengths of the two error bars."""
     low, high = share.interval
     return share.value - low, high - share.value
 
 
 def measure(merged: LoadedMerge, data: SweepData, *, max_new_tokens: int, batch_size: int) -> Scores:
-    """Attack success and task accuracy of a merge as it is.
+    """Measure attack success and task accuracy of a merge at its present weight.
 
     Args:
-        merged: from `load_merge`.
+        merged: the loaded merge, from `load_merge`.
         data: harmful requests, and the task.
         max_new_tokens: longest answer to a request, in tokens.
         batch_size: prompts answered at a time.
@@ -220,10 +220,10 @@ def measure(merged: LoadedMerge, data: SweepData, *, max_new_tokens: int, batch_
 
 
 def right_answers(merged: LoadedMerge, task: Sequence[Mapping[str, Any]], batch_size: int) -> int:
-    """How many greedy answers start with the completion of their row.
+    """Count the greedy answers that start with the completion of their row.
 
     Args:
-        merged: from `load_merge`.
+        merged: the loaded merge, from `load_merge`.
         task: rows of `prompt` and `completion`.
         batch_size: prompts answered at a time.
     """

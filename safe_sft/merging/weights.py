@@ -1,4 +1,4 @@
-"""Interpolation weights: one number for all tensors, or patterns of tensor names with a number each."""
+"""Merge weights: one number for all tensors, or patterns of tensor names with a number each."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class MergeWeights:
     """The weight of each tensor, by its name in the full model.
 
     Attributes:
-        default: for tensors that no pattern matches; None when every tensor must match one.
+        default: weight of tensors that no pattern matches; None when every tensor must match one.
         patterns: shell patterns of whole names (`*`, `?`, `[0-9]`) and their weights; the first that matches counts.
     """
 
@@ -27,7 +27,7 @@ class MergeWeights:
 
     @classmethod
     def read(cls, weight: float | str | Path | Mapping[str, float], method: str) -> "MergeWeights":
-        """Take a number, a mapping of patterns, or the path of a YAML file with one.
+        """Read a number, a mapping of patterns, or the path of a YAML file with such a mapping.
 
         Args:
             weight: the number, mapping or path.
@@ -47,7 +47,7 @@ class MergeWeights:
         return cls(numbers.pop(DEFAULT, None), tuple(numbers.items()))
 
     def of(self, names: Iterable[str]) -> dict[str, float]:
-        """The weight of each name.
+        """Return the weight of each tensor name.
 
         Raises:
             ValueError: when a pattern matches no name, or a name has no pattern and there is no default.
@@ -71,7 +71,7 @@ class MergeWeights:
         return weights  # type: ignore[return-value]
 
     def as_json(self) -> float | dict[str, float]:
-        """As the user wrote it: a number, or patterns with the default."""
+        """Return the weights as the user wrote them: a number, or patterns with the default."""
         if not self.patterns and self.default is not None:
             return self.default
         return {**dict(self.patterns), **({} if self.default is None else {DEFAULT: self.default})}

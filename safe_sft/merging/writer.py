@@ -1,4 +1,4 @@
-"""Safetensors files written tensor by tensor, in the shards and under the names that `from_pretrained` expects.
+"""Writes safetensors files tensor by tensor, with the shards and names that `from_pretrained` expects.
 
 A shard's header holds the place of every tensor, and all shapes are known before the first tensor is computed. So the
 header goes first and the tensors follow: no shard is ever held in memory. Format:
@@ -30,7 +30,7 @@ class Entry(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Its size in the file."""
+        """Its size in the file, in bytes."""
         return prod(self.shape) * self.dtype.itemsize
 
 
@@ -44,11 +44,11 @@ def write_shards(
     """Write `entries` as `<stem>.safetensors`, or as shards with an index where one file would be too large.
 
     Args:
-        folder: that exists.
-        stem: `MODEL` or `ADAPTER`.
-        entries: what is written, in the order in which it is computed.
+        folder: folder that exists.
+        stem: what the file names begin with: `MODEL` or `ADAPTER`.
+        entries: the tensors to write, in the order in which they are computed.
         blocks: the content of an entry: flat tensors of its dtype, one after the other.
-        max_shard_size: bytes of a shard; only a tensor larger than that makes a larger one. None is no limit.
+        max_shard_size: most bytes of a shard; only a single larger tensor makes a larger one. None sets no limit.
     """
     shards = _shards(entries, max_shard_size)
     weight_map = {}

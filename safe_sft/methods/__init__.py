@@ -1,4 +1,4 @@
-"""The safety methods, by name. A new one is a file here, and a line in this one."""
+"""The safety methods, by name. A new method is a file in this folder, and a line in this file."""
 
 from .base import (
     Distillation,

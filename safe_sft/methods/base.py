@@ -1,4 +1,4 @@
-"""What a safety method is: a term of the loss, and what it needs before and during training."""
+"""The base classes of safety methods: a term of the loss, and what it needs before and during training."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -18,15 +18,15 @@ from .kept import Kept, Outline
 
 @dataclass(frozen=True)
 class TokenStates:
-    """What a forward leaves for the methods: the supervised tokens of replayed rows, or of task rows.
+    """The hidden states that a forward gives the methods, at the supervised tokens of replayed rows or of task rows.
 
     Attributes:
-        hidden: `(tokens, d)`, last hidden states that predict `targets`, with gradient.
-        targets: `(tokens,)`, token ids.
+        hidden: last hidden states that predict `targets`, `(tokens, d)`, with gradient.
+        targets: token ids to predict, `(tokens,)`.
         head: the model's head as it is now.
-        teacher_hidden: gives `(tokens, d)`, the aligned model's states, without gradient.
+        teacher_hidden: function that returns the aligned model's states, `(tokens, d)`, without gradient.
         teacher_head: the aligned model's head.
-        autocast: the precision of training, in which TRL's kernels project onto the vocabulary.
+        autocast: context with the precision of training, in which TRL's kernels project onto the vocabulary.
     """
 
     hidden: Tensor
@@ -43,10 +43,10 @@ class Preparation:
 
     Attributes:
         model: the aligned model, on its device, not yet wrapped for distribution.
-        args: the `SafeSFTConfig`; a method reads the fields that it declares in `reads`.
-        rows: the safety rows, tokenised on first call; for methods with `needs_rows`.
+        args: the trainer's `SafeSFTConfig`; a method reads the fields that it declares in `reads`.
+        rows: function that returns the safety rows, tokenised at the first call; for methods with `needs_rows`.
         tokenizer: the model's tokenizer.
-        autocast: the precision of training.
+        autocast: context in which the model runs in the precision of training.
     """
 
     model: nn.Module
@@ -58,14 +58,14 @@ class Preparation:
 
 @dataclass(frozen=True)
 class StepContext:
-    """One micro-step, as far as a method's loss depends on it.
+    """What a method's loss depends on in one micro-step.
 
     Attributes:
-        first_micro_step: whether it opens its optimizer step.
+        first_micro_step: whether this is the first micro-step of its optimizer step.
         replay: the replayed rows, or None when no method replays.
         task: the task rows, or None when no method distils on them.
-        replay_token_share: what one replayed token of this rank counts for in the mean over the optimizer step.
-        task_token_share: the same of one supervised task token.
+        replay_token_share: weight of one replayed token of this rank in the mean over the optimizer step.
+        task_token_share: weight of one supervised task token in the mean over the optimizer step.
     """
 
     first_micro_step: bool
@@ -76,7 +76,7 @@ class StepContext:
 
 
 class SafetyMethod(ABC):
-    """One term of the safety loss. Concrete methods are final; the trainer weights and logs them.
+    """One term of the safety loss. Methods are final classes; the trainer weights and logs their terms.
 
     The first line of a method's docstring says what it adds to the loss: help and tables show it.
     """
@@ -92,19 +92,19 @@ class SafetyMethod(ABC):
     #: Whether `prepare` may ask for the safety rows.
     needs_rows: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False
-    #: Its distance to the aligned model's outputs, unless `teacher_divergence` names another; None where it has none.
+    #: The distance to the aligned model's outputs, unless `teacher_divergence` names another; None for none.
     divergence: ClassVar[str | None] = None
     #: Whether it adds to the loss, and so takes a weight.
     has_loss: ClassVar[bool] = True
 
     @classmethod
     def divergence_of(cls, args: Any) -> str | None:
-        """Its distance to the aligned model's outputs in a run of these settings; None where it has none."""
+        """Return the distance to the aligned model's outputs that these settings choose, by name; None for none."""
         return None if cls.divergence is None else args.teacher_divergence or cls.divergence
 
     @classmethod
     def keeps(cls, outline: Outline) -> list[Kept]:
-        """What it keeps beside the model: asked by `safe-sft plan`, before anything is loaded."""
+        """Return what the method keeps in memory beside the model; `safe-sft plan` asks before anything is loaded."""
         return []
 
     def prepare(self, setup: Preparation) -> None:  # noqa: B027
@@ -112,21 +112,21 @@ class SafetyMethod(ABC):
 
     @abstractmethod
     def loss(self, step: StepContext) -> Tensor | None:
-        """This micro-step's contribution to the term of its optimizer step: a scalar, or None for nothing."""
+        """Return this micro-step's part of the optimizer step's term: a scalar, or None for nothing."""
 
     def after_step(self, model: nn.Module) -> None:  # noqa: B027
-        """Follow the weights, after each optimizer step."""
+        """Take note of the new weights, after each optimizer step."""
 
     def deployed(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Inside, `model` has the weights that are to be saved and measured; afterwards the trained ones again."""
+        """Give `model` the weights to save and measure inside this context, and the trained ones again afterwards."""
         return nullcontext()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What a resumed run cannot recompute; saved with every checkpoint."""
+        """Return what a resumed run cannot recompute; it is saved with every checkpoint."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:  # noqa: B027
-        """Take what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
 
 
 class WeightAnchor(SafetyMethod):
@@ -137,33 +137,33 @@ class WeightAnchor(SafetyMethod):
 
     @classmethod
     def keeps(cls, outline: Outline) -> list[Kept]:
-        """The anchors; none where they are zero."""
+        """Return the size of the anchors; nothing where they are zero."""
         anchors = _sizes(outline).anchors
         return [Kept("anchors", anchors)] if anchors else []
 
     def prepare(self, setup: Preparation) -> None:
-        """Anchor the model where it is."""
+        """Anchor the model's weights at their present values."""
         self._space = anchor_space(setup.model, setup.args.importance_space)
 
     @property
     def space(self) -> str:
-        """Name of the space that the penalty is taken over."""
+        """The name of the space that the penalty is taken over."""
         return self._space.name
 
     def penalty(self) -> Tensor:
-        """The penalty at the weights as they are now: a scalar."""
+        """Return the penalty at the present weights: a scalar."""
         return self._space.penalty()
 
     def loss(self, step: StepContext) -> Tensor | None:
-        """The penalty, in the first micro-step alone: the weights do not change before the last."""
+        """Return the penalty in the first micro-step, and None in the others, where the weights are the same."""
         return self.penalty() if step.first_micro_step else None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The anchors."""
+        """Return the anchors, for a checkpoint."""
         return self._space.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take the anchors."""
+        """Restore the anchors of a checkpoint."""
         self._space.load_state_dict(state)
 
 
@@ -179,7 +179,7 @@ class ImportanceAnchor(WeightAnchor):
 
     @classmethod
     def keeps(cls, outline: Outline) -> list[Kept]:
-        """The anchors, the importance in float32, and its file in bfloat16."""
+        """Return the sizes of the anchors, of the importance in float32, and of its file in bfloat16."""
         sizes = _sizes(outline)
         return [
             *super().keeps(outline),
@@ -189,10 +189,10 @@ class ImportanceAnchor(WeightAnchor):
 
     @abstractmethod
     def estimator(self, args: Any) -> str:
-        """How importance is estimated."""
+        """Return how importance is estimated: `empirical`, `sampled` or `mas`."""
 
     def prepare(self, setup: Preparation) -> None:
-        """Anchor the model where it is, and load or estimate the importance of its weights."""
+        """Anchor the model's weights at their present values, and load or estimate their importance."""
         super().prepare(setup)
         args, model, tokenizer = setup.args, setup.model, setup.tokenizer
         estimator = self.estimator(args)
@@ -223,10 +223,10 @@ class Replay(SafetyMethod):
 
     @abstractmethod
     def token_losses(self, replay: TokenStates) -> Tensor:
-        """The loss of each supervised token: `(tokens,)`."""
+        """Return the loss of each supervised token, `(tokens,)`."""
 
     def loss(self, step: StepContext) -> Tensor | None:
-        """This micro-step's part of the mean over the optimizer step's replayed tokens."""
+        """Return this micro-step's part of the mean over the optimizer step's replayed tokens."""
         assert step.replay is not None
         return self.token_losses(step.replay).sum() * step.replay_token_share
 
@@ -238,9 +238,9 @@ class Distillation(SafetyMethod):
 
     @abstractmethod
     def token_losses(self, task: TokenStates) -> Tensor:
-        """The loss of each supervised token: `(tokens,)`."""
+        """Return the loss of each supervised token, `(tokens,)`."""
 
     def loss(self, step: StepContext) -> Tensor | None:
-        """This micro-step's part of the mean over the optimizer step's task tokens."""
+        """Return this micro-step's part of the mean over the optimizer step's task tokens."""
         assert step.task is not None
         return self.token_losses(step.task).sum() * step.task_token_share

@@ -46,13 +46,13 @@ class DER(Replay):
 
     @classmethod
     def keeps(cls, outline: Outline) -> list[Kept]:
-        """What its distance keeps."""
+        """Return what the distance keeps in memory."""
         return TeacherDistance.keeps(cls, outline)
 
     def prepare(self, setup: Preparation) -> None:
-        """Read the aligned model's head."""
+        """Copy the aligned model's head."""
         self._distance = TeacherDistance.of(self, setup)
 
     def token_losses(self, replay: TokenStates) -> Tensor:
-        """`‖z − z₀‖²`, squared logits (or the chosen divergence, nats)."""
+        """Return `‖z − z₀‖²` of each token, in squared logits (or the chosen divergence, in nats)."""
         return self._distance(replay)

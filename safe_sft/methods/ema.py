@@ -43,7 +43,7 @@ class EMA(SafetyMethod):
 
     @classmethod
     def keeps(cls, outline: Outline) -> list[Kept]:
-        """The average, in float32."""
+        """Return the size of the average, in float32."""
         size = sum(4 * parameter.numel() for parameter in outline.trainable.values())
         return [Kept("average of the weights (ema)", size, where="cpu" if outline.args.ema_on_cpu else "device")]
 
@@ -54,7 +54,7 @@ class EMA(SafetyMethod):
         self._average = WeightAverage(_trainable(setup.model), args.ema_decay, warmup=args.ema_warmup, device=device)
 
     def loss(self, step: StepContext) -> Tensor | None:
-        """Nothing."""
+        """Return None: the average adds nothing to the loss."""
         return None
 
     def after_step(self, model: nn.Module) -> None:
@@ -62,15 +62,15 @@ class EMA(SafetyMethod):
         self._average.update(_trainable(model))
 
     def deployed(self, model: nn.Module) -> AbstractContextManager[None]:
-        """The average in place of the weights."""
+        """Put the average in place of the trained weights inside this context."""
         return self._average.swapped(_trainable(model))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The average."""
+        """Return the average, for a checkpoint."""
         return self._average.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on with the average of a checkpoint."""
+        """Restore the average of a checkpoint."""
         self._average.load_state_dict(state)
 
 

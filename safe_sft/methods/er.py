@@ -37,7 +37,7 @@ class ER(Replay):
     """)
 
     def token_losses(self, replay: TokenStates) -> Tensor:
-        """`−log p(y)`, nats."""
+        """Return `−log p(y)` of each token, in nats."""
         head = replay.head.gathered().to(replay.hidden.device)
         with replay.autocast():
             return token_cross_entropy(replay.hidden, head, replay.targets)

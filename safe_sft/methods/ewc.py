@@ -36,5 +36,5 @@ class EWC(ImportanceAnchor):
     reads = ImportanceAnchor.reads | {"importance_estimator"}
 
     def estimator(self, args: Any) -> str:
-        """`empirical` or `sampled`."""
+        """Return the setting `importance_estimator`: `empirical` or `sampled`."""
         return args.importance_estimator

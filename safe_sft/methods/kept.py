@@ -1,4 +1,4 @@
-"""What a method keeps beside the model, told from shapes alone: what `safe-sft plan` asks a method's class."""
+"""What a method keeps in memory beside the model, computed from shapes alone, for `safe-sft plan`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Outline:
-    """A run before its weights are loaded.
+    """What is known of a run before its weights are loaded.
 
     Attributes:
-        args: the `SafeSFTConfig` of the run.
+        args: the run's `SafeSFTConfig`.
         model: the model on the meta device, with its adapter.
-        trainable: what the optimizer changes, by name, in the dtype in which it is trained.
+        trainable: the parameters that the optimizer changes, by name, in the dtype in which they are trained.
         fresh: whether the adapter is a new one; False where the model is tuned in full.
     """
 
@@ -29,9 +29,9 @@ class Kept:
     """Tensors that a method keeps from its preparation to the end of the run.
 
     Attributes:
-        name: what they are, for the plan's table.
-        size: bytes.
-        where: `device`, `cpu` or `disk`.
+        name: name of the tensors in the plan's table.
+        size: size in bytes.
+        where: place where they are kept: `device`, `cpu` or `disk`.
     """
 
     name: str

@@ -1,17 +1,17 @@
-"""What help and documentation say of the methods, made from the registry."""
+"""Texts about the methods for help and documentation, made from the registry."""
 
 from .base import SafetyMethod
 from .registry import ALIASES, METHODS
 
 
 def summary(method: type[SafetyMethod]) -> str:
-    """What a method adds to the loss, in a few words: its docstring's first line, without the full stop."""
+    """Return what a method adds to the loss, in a few words: its docstring's first line, without the full stop."""
     text = (method.__doc__ or "").strip().partition("\n")[0].removesuffix(".")
     return text if method.has_loss else f"Nothing. {text}"
 
 
 def methods_table() -> str:
-    """The methods as the Markdown table of the README."""
+    """Return the README's Markdown table of the methods."""
     rows = [
         (f"`{name}`", summary(method), _needs(method), f"{method.default_weight:g}" if method.has_loss else "–")
         for name, method in METHODS.items()
@@ -27,7 +27,7 @@ def methods_table() -> str:
 
 
 def field_notes() -> dict[str, str]:
-    """What the methods add to the help of fields of `SafeSFTConfig`: name of the field -> text for argparse."""
+    """Return what the methods add to the help of `SafeSFTConfig`: name of a field -> text for argparse."""
     readers: dict[str, list[str]] = {}
     for name, method in METHODS.items():
         for field in method.reads:

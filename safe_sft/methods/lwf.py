@@ -41,13 +41,13 @@ class LwF(Distillation):
 
     @classmethod
     def keeps(cls, outline: Outline) -> list[Kept]:
-        """What its distance keeps."""
+        """Return what the distance keeps in memory."""
         return TeacherDistance.keeps(cls, outline)
 
     def prepare(self, setup: Preparation) -> None:
-        """Read the aligned model's head."""
+        """Copy the aligned model's head."""
         self._distance = TeacherDistance.of(self, setup)
 
     def token_losses(self, task: TokenStates) -> Tensor:
-        """`T² · KL(p₀ ‖ p)`, nats (or the chosen divergence)."""
+        """Return `T² · KL(p₀ ‖ p)` of each token, in nats (or the chosen divergence)."""
         return self._distance(task)

@@ -39,5 +39,5 @@ class MAS(ImportanceAnchor):
     """)
 
     def estimator(self, args: Any) -> str:
-        """`mas`."""
+        """Return `mas`, the only estimator of this method."""
         return "mas"

@@ -15,10 +15,10 @@ _Method = TypeVar("_Method", bound=type[SafetyMethod])
 
 
 def register(method: _Method) -> _Method:
-    """Let `safety_method` name a method: a decorator of its class.
+    """Decorate the class of a method, so that `safety_method` can name it.
 
     Raises:
-        ValueError: when another method has its name.
+        ValueError: when another method has the same name.
     """
     if method.name in {*METHODS, *ALIASES}:
         raise ValueError(f"`name={method.name!r}` of {method.__name__} is taken by another method. Choose another.")
@@ -27,7 +27,7 @@ def register(method: _Method) -> _Method:
 
 
 def method_classes(spec: str) -> list[type[SafetyMethod]]:
-    """The methods of a `safety_method` such as `der`, `der+l2` or `none`.
+    """Return the classes of a `safety_method` such as `der`, `der+l2` or `none`.
 
     Raises:
         ValueError: for an unknown or repeated name.
@@ -49,14 +49,14 @@ def method_classes(spec: str) -> list[type[SafetyMethod]]:
 
 
 def method_weights(weight: str | float | Sequence[float] | None, methods: Sequence[type[SafetyMethod]]) -> list[float]:
-    """The weight of each method.
+    """Return the weight of each method.
 
     Args:
         weight: a number, `"0.5+0.05"`, a list, or None for the methods' defaults.
-        methods: from `method_classes`.
+        methods: classes of the methods, from `method_classes`.
 
     Raises:
-        ValueError: when it is not a number, is negative or infinite, or the count differs from the methods'.
+        ValueError: when a weight is not a number, negative or infinite, or there are not as many weights as methods.
     """
     if weight is None:
         return [method.default_weight for method in methods]

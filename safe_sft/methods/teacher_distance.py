@@ -15,10 +15,10 @@ class TeacherDistance:
     """A distance between the model's next-token outputs and the aligned model's.
 
     Args:
-        head: the head of the aligned model.
-        divergence: `squared` (`‖z − z₀‖²`), `kl` (of the aligned model's distribution from the model's), `reverse_kl`
-            or `jsd`.
-        temperature: of both distributions; the divergence is multiplied by its square (Hinton et al. 2015,
+        head: head of the aligned model.
+        divergence: name of the distance: `squared` (`‖z − z₀‖²`), `kl` (from the aligned model's distribution to the
+            trained model's), `reverse_kl` or `jsd`.
+        temperature: temperature of both distributions; the divergence is multiplied by its square (Hinton et al. 2015,
             https://arxiv.org/abs/1503.02531, section 2), so that gradients keep their size.
     """
 
@@ -28,21 +28,21 @@ class TeacherDistance:
 
     @classmethod
     def of(cls, method: SafetyMethod, setup: Preparation) -> "TeacherDistance":
-        """The distance of `method`, from the aligned model that it is prepared with."""
+        """Make the distance of `method` to the aligned model that it is prepared with."""
         divergence = method.divergence_of(setup.args)
         assert divergence is not None, "a method that compares outputs says how in `divergence`"
         return cls(LogitHead.of(setup.model), divergence, setup.args.teacher_temperature)
 
     @staticmethod
     def keeps(method: type[SafetyMethod], outline: Outline) -> list[Kept]:
-        """The Gram matrix of the head in float32, where no logits are built."""
+        """Return the size of the head's Gram matrix in float32, which spares building logits; nothing without it."""
         head, divergence = LogitHead.of(outline.model), method.divergence_of(outline.args)
         if builds_logits(divergence, head):
             return []
         return [Kept(f"Gram matrix of the head ({method.name})", 4 * head.weight.size(1) ** 2)]
 
     def __call__(self, states: TokenStates) -> Tensor:
-        """`(tokens,)`: squared logits, or nats."""
+        """Return the distance of each token, `(tokens,)`, in squared logits or in nats."""
         hidden, teacher_hidden = states.hidden, states.teacher_hidden()
         if self._gram is not None:
             self._gram = self._gram.to(hidden.device)
@@ -58,5 +58,5 @@ class TeacherDistance:
 
 
 def builds_logits(divergence: str | None, head: LogitHead) -> bool:
-    """Whether a distance looks at logits, a tile at a time: all do but the squared one of a head that spares them."""
+    """Return whether a distance builds logits, tile by tile: all but the squared one of a fixed linear head do."""
     return divergence != "squared" or not head.spares_logits

@@ -18,15 +18,15 @@ _UPDATES = "updates"
 
 
 class WeightAverage:
-    """Running average of named tensors, in float32 (float64 for float64).
+    """The running average of named tensors, in float32 (float64 for float64).
 
     All operations are elementwise, so tensors sharded as `DTensor` are averaged shard by shard, without communication.
 
     Args:
-        parameters: the tensors by name, as they are now: the average starts at them.
+        parameters: the tensors by name; the average starts at their present values.
         decay: share of the average that an update keeps, in [0, 1).
-        warmup: whether early updates keep less.
-        device: where the average is kept; with the parameters by default.
+        warmup: whether early updates keep less of the average.
+        device: device on which the average is kept; by default that of the parameters.
 
     Raises:
         ValueError: when `decay` is out of range.
@@ -58,12 +58,12 @@ class WeightAverage:
 
     @property
     def current_decay(self) -> float:
-        """What the next update multiplies the average by."""
+        """The factor by which the next update multiplies the average."""
         return min(self.decay, (1 + self.updates) / (10 + self.updates)) if self._warmup else self.decay
 
     @torch.no_grad()
     def update(self, parameters: Mapping[str, Tensor]) -> None:
-        """Take the trained values into the average; once per optimizer step.
+        """Include the trained values in the average, once per optimizer step.
 
         Args:
             parameters: the tensors that the average was made of, by name.
@@ -83,7 +83,7 @@ class WeightAverage:
 
     @contextmanager
     def swapped(self, parameters: Mapping[str, Tensor]) -> Iterator[None]:
-        """Run with the averages in the parameters; the trained values are put back, bit for bit.
+        """Put the averages into the parameters inside this context; the trained values come back bit for bit.
 
         Args:
             parameters: the tensors that the average was made of, by name.
@@ -100,19 +100,19 @@ class WeightAverage:
             _copy(trained, parameters)
 
     def copy_to(self, parameters: Mapping[str, Tensor]) -> None:
-        """Put the averages into `parameters`, in their dtype, for good."""
+        """Overwrite `parameters` with the averages, in their dtype."""
         self._check(parameters.keys())
         _copy(self._averages, parameters)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages, whole, and the number of updates that the warm-up counts from: what a resumed run needs.
+        """Return what a resumed run needs: the whole averages, and the number of updates, for the warm-up.
 
         Under FSDP2 every rank must call it.
         """
         return {**{name: whole(a) for name, a in self._averages.items()}, _UPDATES: torch.tensor(self.updates)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where `state_dict` was taken.
+        """Go on from the state that `state_dict` returned.
 
         Raises:
             ValueError: when the names differ.

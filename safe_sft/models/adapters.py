@@ -14,7 +14,7 @@ _BORROWED = "borrowed"  # name of an adapter that is loaded for a while
 
 
 def active_lora_layers(model: nn.Module) -> list[tuple[str, Any]]:
-    """The LoRA layers of `model` that hold the active adapter, with their names."""
+    """Return the LoRA layers of `model` that hold the active adapter, with their names."""
     from peft.tuners.lora import LoraLayer
 
     return [
@@ -25,7 +25,7 @@ def active_lora_layers(model: nn.Module) -> list[tuple[str, Any]]:
 
 
 def adapter_is_fresh(model: nn.Module) -> bool:
-    """Whether switching the adapter off changes nothing: every active LoRA product is still zero.
+    """Return whether switching the adapter off changes nothing: every active LoRA product is still zero.
 
     False for full tuning, for an adapter that was trained before, for adapters that are not LoRA, and for
     initialisations that alter the base weights (PiSSA, OLoRA, CorDA, LoftQ).
@@ -45,30 +45,30 @@ def adapter_is_fresh(model: nn.Module) -> bool:
 
 
 def of_adapter(name: str) -> bool:
-    """Whether a parameter of this name is an adapter's, and is gone while that is switched off."""
+    """Return whether the parameter of this name belongs to an adapter, so that it is unused while that is off."""
     return any(mark in name for mark in ("lora_", "modules_to_save", "trainable_tokens"))
 
 
 def aligned_without_adapter(model: nn.Module) -> bool:
-    """Whether the model with its adapter switched off stays the aligned one: nothing else is trained."""
+    """Return whether the model without its adapter stays the aligned one: nothing else is trained."""
     beside = (p for name, p in model.named_parameters() if p.requires_grad and not of_adapter(name))
     return adapter_is_fresh(model) and next(beside, None) is None
 
 
 @contextmanager
 def adapter_disabled(model: nn.Module) -> Iterator[None]:
-    """Run the base model of a PEFT model, and leave `requires_grad` as it was (PEFT would turn it all on)."""
+    """Switch the adapters off inside this context; `requires_grad` stays as it was (PEFT would turn it all on)."""
     with _flags_kept(model), model.disable_adapter():  # type: ignore[operator]
         yield
 
 
 @contextmanager
 def adapter_from(model: Any, folder: str) -> Iterator[nn.Module]:
-    """Run the base model of a PEFT model with another adapter, which is gone afterwards.
+    """Put another adapter on the base of a PEFT model inside this context; it is removed afterwards.
 
     Args:
         model: a PEFT model; no second one is loaded.
-        folder: of the adapter.
+        folder: folder of the adapter.
     """
     active = model.active_adapter
     with _flags_kept(model):
@@ -83,7 +83,7 @@ def adapter_from(model: Any, folder: str) -> Iterator[nn.Module]:
 
 @contextmanager
 def _flags_kept(model: nn.Module) -> Iterator[None]:
-    """Inside, PEFT may turn `requires_grad` on and off; afterwards every parameter has its own again."""
+    """Restore every parameter's `requires_grad` after this context, in which PEFT may change it."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         yield

@@ -17,11 +17,11 @@ _SAMPLES = 64
 
 
 def tensors_digest(tensors: Iterable[tuple[str, Tensor]], *, every_value: bool = False) -> str:
-    """Digest of names, shapes and a sample of the values, rounded to bfloat16: the same for a model in any dtype.
+    """Digest names, shapes and a sample of the values, rounded to bfloat16, so that the dtype does not matter.
 
     Args:
-        tensors: with their names.
-        every_value: whether the sum of all values (of their bits, which is exact in any order) enters it as well.
+        tensors: pairs of name and tensor.
+        every_value: whether the sum of all values is included (the sum of their bits, which is exact in any order).
     """
     digest = hashlib.sha256()
     for name, tensor in tensors:
@@ -35,7 +35,7 @@ def tensors_digest(tensors: Iterable[tuple[str, Tensor]], *, every_value: bool =
 
 
 def _stride(tensor: Tensor) -> int:
-    """From one sampled number to the next; it has no factor in common with the width, or few columns would be seen."""
+    """Return the step between sampled numbers: without a factor in common with the width, or few columns are seen."""
     stride, width = max(1, tensor.numel() // _SAMPLES), tensor.size(-1) if tensor.dim() else 1
     while math.gcd(stride, width) > 1:
         stride -= 1
@@ -43,11 +43,12 @@ def _stride(tensor: Tensor) -> int:
 
 
 def model_fingerprint(model: nn.Module, trained: Mapping[str, Tensor]) -> dict[str, str | None]:
-    """What importance depends on.
+    """Digest the parts of a model that importance depends on.
 
     Args:
-        model: with or without a PEFT adapter.
-        trained: what of an adapter changes the model, such as the anchors of a space; empty for a fresh one.
+        model: the model, with or without a PEFT adapter.
+        trained: the adapter's tensors that change the model, such as the anchors of a space; empty for a fresh
+            adapter.
 
     Returns:
         `architecture`, in words; digests of the base model's `vectors` (norms, biases, embeddings, which quantisation
@@ -70,13 +71,13 @@ def model_fingerprint(model: nn.Module, trained: Mapping[str, Tensor]) -> dict[s
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Digest of the vocabulary and the chat template."""
+    """Digest the vocabulary and the chat template."""
     content = [sorted(tokenizer.get_vocab().items()), tokenizer.chat_template]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def _scalings(model: nn.Module) -> list[tuple[str, Tensor]]:
-    """What each LoRA layer multiplies its product by."""
+    """Return the factor by which each LoRA layer multiplies its product."""
     layers = active_lora_layers(model) if is_peft_model(model) else []
     return [
         (f"{name}.{adapter}.scaling", torch.tensor(float(layer.scaling[adapter])))

@@ -1,27 +1,27 @@
-"""What a folder of a model or an adapter holds, what tells the two apart, and where the tokenizer is."""
+"""What the folder of a model or an adapter holds, how to tell the two apart, and where the tokenizer is."""
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-#: What files of weights are called, before their ending.
+#: What the names of weight files begin with.
 MODEL, ADAPTER = "model", "adapter_model"
 
 
 def shard_name(stem: str, number: int = 1, count: int = 1) -> str:
-    """A file of weights.
+    """Return the name of a file of weights.
 
     Args:
-        stem: `MODEL` or `ADAPTER`.
-        number: from 1 on.
-        count: of all files; a single one has no number in its name.
+        stem: what the file name begins with: `MODEL` or `ADAPTER`.
+        number: number of the file, from 1 on.
+        count: number of all files; a single one has no number in its name.
     """
     return f"{stem}.safetensors" if count == 1 else f"{stem}-{number:05d}-of-{count:05d}.safetensors"
 
 
 def index_name(stem: str) -> str:
-    """The file that tells which of several files holds a tensor."""
+    """Return the name of the file that tells which of several files holds a tensor."""
     return f"{stem}.safetensors.index.json"
 
 
@@ -53,11 +53,11 @@ ALL_WEIGHTS = (WEIGHTS, f"{MODEL}-*.safetensors", ADAPTER_WEIGHTS)
 
 
 def locate(name: str, *, weights: Sequence[str] = ALL_WEIGHTS) -> Path:
-    """The folder of a model or adapter; one of the Hub is downloaded.
+    """Return the folder of a model or adapter; one of the Hub is downloaded.
 
     Args:
         name: local folder, or Hub repository.
-        weights: patterns of the weights that are needed; with none of them a download is small.
+        weights: patterns of the weight files that are needed; without any, the download is small.
 
     Raises:
         FileNotFoundError: when `name` is a local path that is not a folder.
@@ -72,27 +72,27 @@ def locate(name: str, *, weights: Sequence[str] = ALL_WEIGHTS) -> Path:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether `folder` holds a PEFT adapter rather than a model."""
+    """Return whether `folder` holds a PEFT adapter rather than a model."""
     return (folder / ADAPTER_CONFIG).is_file()
 
 
 def same_model(name: str, other: str) -> bool:
-    """Whether two names are one repository of the Hub, or one folder."""
+    """Return whether two names stand for the same repository of the Hub, or the same folder."""
     return name == other or Path(name).resolve() == Path(other).resolve()
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file."""
+    """Read a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def tokenizer_folder(folders: Iterable[Path]) -> Path | None:
-    """The first of `folders` that holds a tokenizer."""
+    """Return the first of `folders` that holds a tokenizer."""
     return next((f for f in folders if any((f / name).is_file() for name in _HAS_TOKENIZER)), None)
 
 
 def tokenizer_source(base: str, adapter: str | None) -> str:
-    """Where the tokenizer and its chat template are: with the adapter, if it was saved with them, or with its base.
+    """Return where the tokenizer is: with the adapter, if it was saved with one, or else with the model.
 
     Args:
         base: folder or Hub name of the model.

@@ -1,4 +1,4 @@
-"""Greedy answers to many prompts: batched, sorted by length, padded on the left."""
+"""Generates greedy answers to many prompts: batched, sorted by length, padded on the left."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
@@ -12,7 +12,7 @@ from .sharding import gathered
 
 
 def generation_config(model: nn.Module, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> GenerationConfig:
-    """Greedy decoding that stops where the model says it stops."""
+    """Return settings for greedy decoding that stops at the model's own end-of-sequence tokens."""
     own = getattr(model, "generation_config", None)
     eos = getattr(own, "eos_token_id", None) or tokenizer.eos_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -20,7 +20,7 @@ def generation_config(model: nn.Module, tokenizer: PreTrainedTokenizerBase, max_
 
 
 def length_sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length, the longest first, so that memory runs out at once or never."""
+    """Return indices in batches of similar length, the longest first, so that memory runs out at once or never."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
@@ -41,14 +41,14 @@ def generate(
     """Answer `prompts` greedily. A batch ends when each of its answers has ended.
 
     Args:
-        model: a model with `.generate`, on its device.
-        tokenizer: its tokenizer.
+        model: the model, which has `.generate`, on its device.
+        tokenizer: the model's tokenizer.
         prompts: token ids of each prompt, complete (chat template applied).
         max_new_tokens: longest answer, in tokens.
-        batch_size: prompts at a time.
+        batch_size: prompts answered at a time.
         description: text of the progress bar.
-        progress: whether to show it, with the time that is left.
-        on_batch: told the indices and the answers of each batch as soon as it is done.
+        progress: whether to show a progress bar, with the time that is left.
+        on_batch: function that gets the indices and the answers of each batch as soon as it is done.
 
     Returns:
         Token ids of each answer, in the order of `prompts`, with the end-of-sequence token where the model gave one.
@@ -70,7 +70,7 @@ def generate(
 
 
 def _answer_batch(model: nn.Module, config: GenerationConfig, prompts: list[Sequence[int]]) -> list[list[int]]:
-    """The answers to prompts that go through the model together, each cut where it ended."""
+    """Answer prompts that go through the model together; each answer is cut where it ended."""
     device = next(model.parameters()).device
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), config.pad_token_id, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""A model to be measured, from disk or the Hub."""
+"""Loads a model to be measured, from disk or the Hub."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def load_model(
     """Load a model, with an adapter where one is given, onto the device of this process, in eval mode.
 
     Args:
-        name: folder or Hub name.
+        name: folder or Hub name of the model.
         adapter: PEFT adapter folder or Hub name. The tokenizer and its template are the adapter's, if it has its own.
         dtype: `auto` or the name of a torch dtype.
         trust_remote_code: whether to run code that comes with the model.

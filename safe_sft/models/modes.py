@@ -1,4 +1,4 @@
-"""States that a model is in for a while: on a device, checkpointed, without dropout."""
+"""Contexts that put a model into a temporary state: on a device, checkpointed, without dropout."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +12,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 @contextmanager
 def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Inside, a model that was left on the CPU is on `device`.
+    """Move a model that was left on the CPU to `device` inside this context.
 
-    Before training, `Trainer` leaves there what FSDP or DeepSpeed will move.
+    Before training, `Trainer` leaves on the CPU what FSDP or DeepSpeed will move.
     """
     at_home = next(model.parameters()).device.type != "cpu" or device.type == "cpu"
     if not at_home:
@@ -28,9 +28,9 @@ def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def checkpointed(model: nn.Module) -> Iterator[None]:
-    """Inside, the layers keep their inputs alone and run again in the backward pass, in eval mode as well.
+    """Checkpoint the layers inside this context: they keep only their inputs, and run again in the backward pass.
 
-    The checkpointing of `transformers` is for training mode, in which a layer may have dropout of its own.
+    This works in eval mode, too; that of `transformers` needs training mode, in which a layer may have dropout.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     own = [vars(layer).get("forward") for layer in layers]  # set by accelerate where a model is split over devices
@@ -47,7 +47,7 @@ def checkpointed(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
-    """Inference behaviour, except for quantised layers, which run in training mode.
+    """Put the model into eval mode inside this context, except quantised layers, which stay in training mode.
 
     On CPU, bitsandbytes repacks 4-bit weights at the first forward in eval mode, and training then raises.
     """

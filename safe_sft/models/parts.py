@@ -11,24 +11,24 @@ from .sharding import whole
 
 
 def is_peft_model(model: nn.Module) -> bool:
-    """Whether `model` is wrapped by PEFT (False where PEFT is not in use at all)."""
+    """Return whether `model` is wrapped by PEFT (False where PEFT is not in use at all)."""
     from accelerate.utils import is_peft_model as check
 
     return check(model)
 
 
 def is_quantised(weight: Tensor) -> bool:
-    """Whether `weight` holds packed bits; those of bitsandbytes may be stored as floating-point numbers."""
+    """Return whether `weight` is quantised; bitsandbytes may store packed bits as floating-point numbers."""
     return not weight.is_floating_point() or hasattr(weight, "quant_state")
 
 
 def base_model(model: nn.Module) -> PreTrainedModel:
-    """The `transformers` model inside a PEFT wrapper, or `model` itself."""
+    """Return the `transformers` model inside a PEFT wrapper, or `model` itself."""
     return model.get_base_model() if is_peft_model(model) else model  # type: ignore[operator,return-value]
 
 
 def backbone(model: nn.Module) -> nn.Module:
-    """The module whose output has `.last_hidden_state`: everything but the language-model head."""
+    """Return the module whose output has `.last_hidden_state`: everything but the language-model head."""
     inner = base_model(model)
     found = inner.base_model
     if found is inner:
@@ -41,7 +41,7 @@ def backbone(model: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class LogitHead(Head):
-    """The head of a model, and whether it stays as it is.
+    """The head of a model, and whether training changes it.
 
     Attributes:
         trained: whether the optimizer changes `weight` or `bias`.
@@ -70,29 +70,29 @@ class LogitHead(Head):
 
     @property
     def spares_logits(self) -> bool:
-        """Whether a squared distance of logits follows from the hidden states alone: the head is fixed and linear."""
+        """Whether squared distances of logits follow from hidden states alone: the head is fixed and linear."""
         return not self.trained and self.softcap is None
 
     def gram(self) -> Tensor:
-        """`scale² WᵀW`: with it, a head that `spares_logits` measures squared distances of logits."""
+        """Return `scale² WᵀW`, with which a head that `spares_logits` measures squared distances of logits."""
         return logit_gram(self.gathered().weight.detach()) * self.scale**2
 
     def frozen_copy(self) -> "LogitHead":
-        """The head as it is now, whatever training does to it."""
+        """Return a copy of the head as it is now, which training does not change."""
         bias = None if self.bias is None else self.bias.detach().clone()
         return replace(self, weight=self.weight.detach().clone(), bias=bias, trained=False)
 
     def to(self, device: torch.device) -> "LogitHead":
-        """The head on `device`."""
+        """Return the head on `device`."""
         return replace(self, weight=self.weight.to(device), bias=None if self.bias is None else self.bias.to(device))
 
     def gathered(self) -> "LogitHead":
-        """The head with whole tensors, where FSDP2 or ZeRO-3 cuts them up."""
+        """Return the head with whole tensors, where FSDP2 or ZeRO-3 shards them."""
         return replace(self, weight=whole(self.weight), bias=None if self.bias is None else whole(self.bias))
 
 
 def _logit_scale(config: object) -> float:
-    """The constant factor that an architecture puts on its logits; the same fields as TRL's fused head reads."""
+    """Return the constant factor that an architecture puts on its logits, from the fields that TRL's head reads."""
     for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
         if getattr(config, name, None) is not None:
             return float(getattr(config, name))

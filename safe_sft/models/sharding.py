@@ -1,4 +1,4 @@
-"""Parameters that are cut up: by FSDP2, where each rank holds and penalises its own part, and by DeepSpeed ZeRO-3."""
+"""Sharded parameters: under FSDP2, where each rank holds and penalises its own part, and under DeepSpeed ZeRO-3."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +9,9 @@ from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
 
 
 def settle(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """`tensor` on the device of `parameter`, cut as it is cut.
+    """Move `tensor` to the device of `parameter`, and shard it in the same way.
 
-    A tensor that is not sharded yet is dealt out by rank 0, once: the other ranks may not have loaded the weights
+    Rank 0 distributes a tensor that is not sharded yet: the other ranks may not have loaded the weights
     (`fsdp_cpu_ram_efficient_loading`).
     """
     if isinstance(tensor, DTensor) or not isinstance(parameter, DTensor):
@@ -20,7 +20,7 @@ def settle(tensor: Tensor, parameter: Tensor) -> Tensor:
 
 
 def settle_whole(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """`tensor` on the device of `parameter`, whole, and equal on every rank that holds a part of `parameter`."""
+    """Move the whole `tensor` to the device of `parameter`, equal on every rank that holds a part of `parameter`."""
     if isinstance(parameter, DTensor):
         mesh = parameter.device_mesh
         return distribute_tensor(tensor.to(parameter.device), mesh, [Replicate()] * mesh.ndim).to_local()
@@ -28,12 +28,12 @@ def settle_whole(tensor: Tensor, parameter: Tensor) -> Tensor:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This rank's part, with gradient."""
+    """Return this rank's part, with gradient."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The full tensor, with gradient; under ZeRO-3 without, and as long-lived as what is returned."""
+    """Return the full tensor, with gradient; under ZeRO-3 without, in memory as long as the result is."""
     if isinstance(tensor, DTensor):
         return tensor.full_tensor()
     if not _is_partitioned(tensor):
@@ -46,9 +46,9 @@ def whole(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def gathered(*parameters: Tensor) -> Iterator[None]:
-    """Inside, `parameters` are whole where DeepSpeed ZeRO-3 empties them between uses; elsewhere it does nothing.
+    """Make `parameters` whole inside this context under DeepSpeed ZeRO-3, which empties them between uses.
 
-    Every rank must enter it, with the same parameters, and none may change them.
+    Without ZeRO-3 it does nothing. Every rank must enter it with the same parameters, and none may change them.
     """
     # DeepSpeed does not take back what is whole already because a module is using it, as with tied embeddings.
     empty = [p for p in parameters if _is_partitioned(p) and p.ds_status.name != "AVAILABLE"]  # type: ignore[attr-defined]
@@ -66,9 +66,9 @@ def _is_partitioned(tensor: Tensor) -> bool:
 
 
 def sum_over_shards(part: Tensor, sharded: DTensor) -> Tensor:
-    """The sum of every rank's `part` of a quantity of `sharded`, whose gradient is that of this rank's `part` alone.
+    """Sum every rank's `part` of a quantity of `sharded`; the gradient is that of this rank's `part` alone.
 
-    That is what a shard needs: its gradient is not averaged over ranks, as that of a whole parameter is.
+    A shard needs this, since its gradient is not averaged over ranks, as that of a whole parameter is.
     """
     total = part.detach().clone()
     for dimension, placement in enumerate(sharded.placements):

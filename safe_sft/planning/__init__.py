@@ -1,4 +1,4 @@
-"""What a run will take, from its configuration alone: no weights are loaded."""
+"""Predicts what a run will need, from its configuration alone: no weights are loaded."""
 
 from .data import Rows, assumed_rows, assumed_safety_rows, count_safety_rows, count_task_rows
 from .gpus import GPUS, UTILIZATION, find_gpus

@@ -1,4 +1,4 @@
-"""What the forward keeps for the backward, counted by running it on the meta device."""
+"""Counts what the forward keeps for the backward, by running it on the meta device."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,15 +18,15 @@ _LOWERED = {F.linear, torch.matmul, torch.bmm, torch.baddbmm, torch.einsum, Tens
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes that a forward of the backbone keeps.
+    """What a forward of the backbone keeps, in bytes.
 
     Attributes:
-        kept: all of them, without gradient checkpointing.
-        checkpoints: with it: the inputs of each layer, and what is kept outside the layers.
-        largest_layer: what one layer keeps beside its inputs, when its forward is run again.
-        widest: most elements a token of an output of a linear layer.
-        state_bytes: of one last hidden state of one token.
-        layers: layers that can be run again.
+        kept: all bytes that are kept without gradient checkpointing.
+        checkpoints: bytes kept with gradient checkpointing: the inputs of each layer, and what is outside the layers.
+        largest_layer: most bytes that one layer keeps beside its inputs when its forward runs again.
+        widest: most output elements per token of a linear layer.
+        state_bytes: size of the last hidden state of one token.
+        layers: number of layers that can run again in the backward pass.
     """
 
     kept: int
@@ -43,11 +43,12 @@ def count_activations(
     """Run the backbone on the meta device and count what it keeps.
 
     Args:
-        model: on the meta device.
-        rows: of a batch.
-        width: tokens of a row.
-        autocast: dtype of mixed precision, or None.
-        checkpointing: whether the inputs of the first layer need a gradient, as TRL sees to then.
+        model: the model, on the meta device.
+        rows: rows of a batch.
+        width: tokens of each row.
+        autocast: dtype of mixed precision, or None without it.
+        checkpointing: whether gradient checkpointing is on, for which TRL lets the first layer's inputs need a
+            gradient.
 
     Raises:
         ValueError: when the model cannot run without weights.
@@ -83,10 +84,10 @@ def _head(model: Any) -> nn.Module | None:
 
 @dataclass
 class SavedBytes:
-    """A context that counts each storage that autograd keeps inside it once; not those of parameters and buffers.
+    """A context that counts once each storage that autograd keeps in it, except those of parameters and buffers.
 
     Attributes:
-        model: whose forward is counted.
+        model: the model whose forward is counted.
     """
 
     model: nn.Module
@@ -108,7 +109,7 @@ class SavedBytes:
         self._hooks.__exit__(*exception)
 
     def watch_layers(self) -> Iterator[Any]:
-        """Hooks on the layers that gradient checkpointing runs again, to tell what each keeps."""
+        """Put hooks on the layers that gradient checkpointing runs again, to count what each keeps."""
         layers = [module for module in self.model.modules() if isinstance(module, GradientCheckpointingLayer)]
         self.layers = len(layers)
         for index, layer in enumerate(layers):
@@ -116,16 +117,16 @@ class SavedBytes:
             yield layer.register_forward_hook(self._leave)
 
     def total(self) -> int:
-        """All bytes kept."""
+        """Return all bytes that are kept."""
         return sum(storage.nbytes() for storage, _ in self._saved.values())
 
     def checkpoints(self) -> int:
-        """What is left when every layer keeps its inputs alone."""
+        """Return the bytes that are left when every layer keeps only its inputs."""
         outside = {key: storage for key, (storage, layer) in self._saved.items() if layer is None}
         return sum(storage.nbytes() for storage in {**outside, **self._inputs}.values())
 
     def largest_layer(self) -> int:
-        """What the layer that keeps most keeps beside its inputs."""
+        """Return the most bytes that one layer keeps beside its inputs."""
         sums = [0] * max(1, self.layers)
         for key, (storage, layer) in self._saved.items():
             if layer is not None and key not in self._inputs:
@@ -170,7 +171,7 @@ class _Autocast(TorchFunctionMode):
     """Mixed precision on the meta device, which torch's own autocast does not know.
 
     Args:
-        dtype: of matrix products; None changes nothing.
+        dtype: dtype of matrix products; None changes nothing.
     """
 
     def __init__(self, dtype: torch.dtype | None):

@@ -1,4 +1,4 @@
-"""An attention that computes nothing and keeps for its backward what FlashAttention and fused SDPA keep."""
+"""A stand-in for attention: it computes nothing, but keeps for its backward what FlashAttention and SDPA keep."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-#: Its `attn_implementation`.
+#: The name of this attention, for `attn_implementation`.
 ATTENTION = "safe_sft_counted"
 
 
 class _Counted(torch.autograd.Function):
-    """Queries, keys, values, the output, and one number a query and head."""
+    """Keeps queries, keys, values, the output, and one number for each query and head."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ class _Counted(torch.autograd.Function):
 def counted_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **_: Any
 ) -> tuple[Tensor, None]:
-    """Nothing in the right shape, `(rows, width, heads, head width)`; the inputs are `(rows, heads, …)`."""
+    """Return an empty output `(rows, width, heads, head width)` for inputs `(rows, heads, …)`."""
     # Under autocast the values come from a matrix product in 16 bits; queries and keys are lowered to it here.
     query, key = query.to(value.dtype), key.to(value.dtype)
     return _Counted.apply(query, key, value).transpose(1, 2).contiguous(), None

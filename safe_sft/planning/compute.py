@@ -1,4 +1,4 @@
-"""Floating-point operations of a step: from the exact shapes of the linear layers, and of attention."""
+"""Counts the floating-point operations of a step, from the exact shapes of linear layers and of attention."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +16,11 @@ class Work:
     """Operations of one optimizer step on one device; a multiplication and an addition are two.
 
     Attributes:
-        forward: of the task rows and the replayed rows through the layers.
-        backward: the same; a frozen weight takes no gradient, which spares a third.
+        forward: forward of the task rows and the replayed rows through the layers.
+        backward: backward of the same; a frozen weight takes no gradient, which spares half of its backward.
         recomputed: the forward that gradient checkpointing repeats.
         teacher: forwards of the aligned model.
-        head: of the language-model head, on supervised tokens alone, with what its backward computes again.
+        head: language-model head on supervised tokens alone, with what its backward computes again.
     """
 
     forward: float
@@ -31,18 +31,18 @@ class Work:
 
     @property
     def total(self) -> float:
-        """All of them."""
+        """All operations together."""
         return self.forward + self.backward + self.recomputed + self.teacher + self.head
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What goes through the model in one optimizer step on one device.
+    """The rows that go through the model in one optimizer step on one device.
 
     Attributes:
         rows: number of rows.
-        tokens: mean of a row.
-        supervised: mean of the tokens of a row that are answered for.
+        tokens: mean number of tokens of a row.
+        supervised: mean number of supervised tokens of a row.
     """
 
     rows: int
@@ -51,11 +51,11 @@ class Batch:
 
 
 def step_work(model: Any, args: SafeSFTConfig, task: Batch, replay: Batch, fresh: bool) -> Work:
-    """The operations of a step.
+    """Count the operations of a step.
 
     Args:
-        model: on the meta device, as it computes.
-        args: of the run.
+        model: the model on the meta device, in the form that computes (`ModelPlan.runnable`).
+        args: the run's `SafeSFTConfig`.
         task: the task rows.
         replay: the replayed rows; no rows when nothing is replayed.
         fresh: whether the adapter is new.
@@ -75,7 +75,7 @@ def step_work(model: Any, args: SafeSFTConfig, task: Batch, replay: Batch, fresh
 
 
 def linear_elements(model: Any) -> tuple[float, float]:
-    """Elements of the weights that a token is multiplied with in the layers, and those of them that are trained."""
+    """Count the weight elements that each token is multiplied with in the layers, and how many of them are trained."""
     head = {id(module) for module in model.get_output_embeddings().modules()}
     total = trained = 0.0
     for name, module in model.named_modules():
@@ -103,7 +103,7 @@ def _layers_forward(model: Any, weights: float, batch: Batch) -> float:
 
 
 def _head_work(model: Any, args: SafeSFTConfig, task: Batch, replay: Batch) -> float:
-    """A forward, the same again in the backward, the gradient of the states, and that of a trained weight."""
+    """Count the head's forward, its repetition in the backward, and the gradients of states and trained weight."""
     head = LogitHead.of(model)
     elements = head.weight.numel()
     passes = 4 if head.trained else 3

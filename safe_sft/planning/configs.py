@@ -1,4 +1,4 @@
-"""The shape of a model: from a local folder, from the files that ship with this package, or from the Hub."""
+"""Finds the shape of a model: in a local folder, in the files that ship with this package, or on the Hub."""
 
 import json
 from functools import cache
@@ -11,17 +11,17 @@ _SHAPES = Path(__file__).parent / "shapes"
 
 @cache
 def shipped_names() -> dict[str, str]:
-    """Hub name, in lower case, of each model whose shape ships here -> its file."""
+    """Return the file of each model whose shape ships with the package, by its Hub name in lower case."""
     names = json.loads((_SHAPES / "names.json").read_text(encoding="utf-8"))
     return {name.lower(): shape for shape, models in names.items() for name in models}
 
 
 def model_config(name: str, revision: str | None = None) -> PreTrainedConfig:
-    """The configuration of a model; only what its shape depends on when it is one that ships here.
+    """Return the configuration of a model; from a shipped file, only what its shape depends on.
 
     Args:
         name: local folder, or Hub name.
-        revision: on the Hub.
+        revision: revision on the Hub.
 
     Raises:
         ValueError: when there is no such model, or it needs code of its own.

@@ -1,4 +1,4 @@
-"""How many rows and tokens a run has: counted where the data and the tokenizer are at hand, else assumed."""
+"""How many rows and tokens a run has: counted where data and tokenizer are available, else assumed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ ASSUMED_PROMPT = 64
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a data set.
+    """The numbers of rows and tokens of a data set.
 
     Attributes:
-        rows: how many; None when the data is not at hand.
-        tokens: mean of a row.
-        longest: most tokens of a row.
-        supervised: mean of the tokens of a row that are answered for.
+        rows: number of rows; None when the data is not available.
+        tokens: mean number of tokens of a row.
+        longest: largest number of tokens of a row.
+        supervised: mean number of supervised tokens of a row.
         counted: whether every row was tokenised.
         note: what was assumed, in words; empty when nothing was.
     """
@@ -37,14 +37,14 @@ class Rows:
 
 
 def assumed_rows(rows: int | None, length: int, what: str) -> Rows:
-    """Rows that are not at hand: each as long as may be, half of it supervised."""
+    """Assume rows that are not available: each as long as allowed, half of it supervised."""
     return Rows(
         rows, length, length, length / 2, note=f"{what}: every row of {length} tokens, half of them supervised"
     )
 
 
 def assumed_safety_rows(rows: int | None, max_length: int | None, max_new_tokens: int) -> Rows:
-    """Safety rows whose tokens cannot be counted: a short prompt, and an answer as long as the model may give."""
+    """Assume safety rows that cannot be counted: a short prompt, and an answer as long as the model may give."""
     length = min(ASSUMED_PROMPT + max_new_tokens, max_length or ASSUMED_PROMPT + max_new_tokens)
     note = f"safety rows: prompts of {ASSUMED_PROMPT} tokens, answers of {max_new_tokens}"
     return Rows(rows, length, length, min(max_new_tokens, length), note=note)
@@ -53,12 +53,12 @@ def assumed_safety_rows(rows: int | None, max_length: int | None, max_new_tokens
 def count_task_rows(
     rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, max_length: int | None
 ) -> Rows:
-    """Tokenise a sample of the task's rows.
+    """Count the tokens of a sample of the task's rows.
 
     Args:
-        rows: `prompt` + `completion`, `messages` or `text`.
-        tokenizer: of the model.
-        max_length: rows are cut to it.
+        rows: rows with `prompt` + `completion`, `messages` or `text`.
+        tokenizer: the model's tokenizer.
+        max_length: most tokens of a row; longer ones are cut.
     """
     sample = evenly_spread(rows, SAMPLE)
     lengths = [_task_lengths(row, tokenizer, max_length) for row in sample]
@@ -74,10 +74,10 @@ def count_safety_rows(
     """Count the safety rows; an answer that the model is to give counts as long as it may be.
 
     Args:
-        rows: None for the built-in prompts.
-        tokenizer: None when it is not at hand.
-        max_length: rows are cut to it.
-        max_new_tokens: of an answer that the model gives.
+        rows: the safety rows; None for the built-in prompts.
+        tokenizer: the model's tokenizer; None when it is not available.
+        max_length: most tokens of a row; longer ones are cut.
+        max_new_tokens: most tokens of an answer that the model gives.
     """
     if rows is None:
         read = [SafetyRow(prompt.prompt, None) for prompt in builtin_prompts("safety")]

@@ -1,4 +1,4 @@
-"""What one device holds in a run, and how much of it at a time."""
+"""Lists what one device holds in a run, and its peak."""
 
 import math
 from dataclasses import replace
@@ -20,8 +20,8 @@ class DeviceMemory(NamedTuple):
     """The memory of one device.
 
     Attributes:
-        items: what it holds, and what lies elsewhere because of it.
-        peak: most bytes at a time.
+        items: what the device holds, and what is kept elsewhere because of it.
+        peak: most bytes in use at a time.
     """
 
     items: tuple[Item, ...]
@@ -29,11 +29,11 @@ class DeviceMemory(NamedTuple):
 
 
 def device_memory(built: ModelPlan, args: SafeSFTConfig, task: Rows, safety: Rows, *, fresh: bool) -> DeviceMemory:
-    """What one device holds.
+    """Compute what one device holds.
 
     Args:
-        built: the model that is trained.
-        args: how to train.
+        built: plan of the model that is trained.
+        args: the run's `SafeSFTConfig`.
         task: the rows of the task.
         safety: the rows to replay.
         fresh: whether the adapter is new.
@@ -47,7 +47,7 @@ def device_memory(built: ModelPlan, args: SafeSFTConfig, task: Rows, safety: Row
 
 
 def _activations(built: ModelPlan, args: SafeSFTConfig, task: Rows, safety: Rows) -> tuple[Activations, int]:
-    """Of the longest batch, with its replayed rows, and its padded tokens."""
+    """Return the activations of the longest batch, replayed rows included, and its number of tokens with padding."""
     rows, replayed = args.per_device_train_batch_size, replayed_rows(args)
     autocast = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
 

@@ -1,4 +1,4 @@
-"""GPUs, from their makers' data sheets: memory, and peak dense matrix throughput with 16-bit inputs."""
+"""GPUs, from their makers' data sheets: memory, and peak throughput of dense matrix products in 16 bits."""
 
 import re
 from typing import NamedTuple
@@ -13,12 +13,12 @@ OVERHEAD_BYTES = 1 * GIB
 
 
 class GPU(NamedTuple):
-    """A GPU.
+    """The numbers of one kind of GPU.
 
     Attributes:
-        name: as on the command line.
-        memory: bytes that the driver reports.
-        flops: peak per second, dense, bf16 inputs with fp32 sums (fp16 where there is no bf16).
+        name: name on the command line.
+        memory: memory that the driver reports, in bytes.
+        flops: peak operations per second, dense, bf16 inputs with fp32 sums (fp16 where there is no bf16).
         has_bf16: whether matrix units take bf16.
     """
 
@@ -28,7 +28,7 @@ class GPU(NamedTuple):
     has_bf16: bool = True
 
     def fits(self, used: int) -> bool:
-        """Whether tensors of `used` bytes and the overhead fit."""
+        """Return whether tensors of `used` bytes, and the overhead, fit."""
         return used + OVERHEAD_BYTES <= self.memory
 
 
@@ -53,7 +53,7 @@ _ALIASES = {"3090": "RTX3090", "4090": "RTX4090", "A100": "A100-80GB", "A10040":
 
 
 def find_gpu(name: str) -> GPU:
-    """A GPU by name; case, spaces and dashes do not count.
+    """Return a GPU by its name; case, spaces and dashes do not matter.
 
     Raises:
         ValueError: when it is not in the table.
@@ -66,7 +66,7 @@ def find_gpu(name: str) -> GPU:
 
 
 def find_gpus(name: str) -> list[GPU]:
-    """A GPU by name; or by size such as `24GB`, those of the table that are sold with so much memory.
+    """Return a GPU by its name, or, for a size such as `24GB`, all in the table with that much memory.
 
     Raises:
         ValueError: when there is none.
@@ -85,7 +85,7 @@ def find_gpus(name: str) -> list[GPU]:
 
 
 def memory_of(name: str) -> int:
-    """Bytes of a GPU given by name, or by size such as `24GB`.
+    """Return the memory, in bytes, of a GPU given by name or by size such as `24GB`.
 
     Raises:
         ValueError: when it is neither.
@@ -96,7 +96,7 @@ def memory_of(name: str) -> int:
 
 
 def _size(name: str) -> float | None:
-    """Bytes of `24GB`; None for a name."""
+    """Return the bytes of a size such as `24GB`; None for a name."""
     size = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:GB|GiB|G)\s*", name, re.IGNORECASE)
     return None if size is None else float(size[1]) * GIB
 

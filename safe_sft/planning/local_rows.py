@@ -1,4 +1,4 @@
-"""The rows that a recipe trains on and replays, as far as data and tokenizer are on this machine."""
+"""Counts the rows that a recipe trains on and replays, as far as data and tokenizer are on this machine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,15 +31,15 @@ def local_rows(
     rows: int | None = None,
     row_tokens: int | None = None,
 ) -> tuple[Rows, Rows]:
-    """Task rows and safety rows: counted where data and tokenizer are on this machine, else assumed.
+    """Return the task rows and the safety rows: counted where data and tokenizer are on this machine, else assumed.
 
     Args:
-        script: which data.
-        args: how to train.
-        model: which model and adapter.
+        script: names of the data.
+        args: the run's `SafeSFTConfig`.
+        model: names of the model and the adapter.
         mixture: TRL's mixture of data sets, instead of `script.dataset_name`.
-        rows: how many rows the task has; None counts them.
-        row_tokens: how many tokens each of them has; None counts them.
+        rows: number of task rows; None counts them.
+        row_tokens: number of tokens of each task row; None counts them.
     """
     with _quiet():
         tokenizer = _local_tokenizer(model, script.adapter_name_or_path)
@@ -58,7 +58,7 @@ def local_rows(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Progress bars of `datasets` would get between the lines of JSON and those who read them."""
+    """Hide the progress bars of `datasets`, which would disturb the output in JSON."""
     disable_progress_bar()
     try:
         yield
@@ -67,7 +67,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _counted(rows: Any, tokenizer: Any, max_length: int | None) -> Rows | None:
-    """The rows, tokenised; None where they are in a form that only TRL reads."""
+    """Count the rows' tokens; None where the rows have a form that only TRL reads."""
     try:
         return count_task_rows(rows, tokenizer, max_length)
     except ValueError:
@@ -75,7 +75,7 @@ def _counted(rows: Any, tokenizer: Any, max_length: int | None) -> Rows | None:
 
 
 def _local_tokenizer(model: ModelConfig, adapter: str | None) -> Any:
-    """The tokenizer of the adapter, or of the model, where it is on this machine, else None."""
+    """Return the tokenizer of the adapter or of the model, if it is on this machine, else None."""
     try:
         source = tokenizer_source(str(model.model_name_or_path), adapter)
         return AutoTokenizer.from_pretrained(source, local_files_only=True)
@@ -86,7 +86,7 @@ def _local_tokenizer(model: ModelConfig, adapter: str | None) -> Any:
 def _local_task_rows(
     script: SafeScriptArguments, args: SafeSFTConfig, mixture: DatasetMixtureConfig, model: ModelConfig
 ) -> Any:
-    """The training rows where they are on this machine, else None; poison, which replaces rows, is not drawn."""
+    """Return the training rows if they are on this machine, else None; poison, which replaces rows, is not drawn."""
     if script.task:
         names = [script.task_path]
     else:

@@ -1,4 +1,4 @@
-"""What a run keeps in memory and on disk, item by item, each marked as exact or estimated."""
+"""Lists what a run keeps in memory and on disk, each item marked as exact or estimated."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ _HEAD_TOKENS, _HEAD_WORDS = 4096, 32768
 
 @dataclass(frozen=True)
 class Item:
-    """Some bytes.
+    """One thing that takes memory or disk space.
 
     Attributes:
-        name: what they are of.
-        size: bytes.
-        basis: `exact` or `estimated`.
-        where: `device`, `cpu` or `disk`.
+        name: name in the plan's table.
+        size: size in bytes.
+        basis: whether the size is `exact` or `estimated`.
+        where: place where it is kept: `device`, `cpu` or `disk`.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Item:
 
 
 def model_items(plan: ModelPlan, args: SafeSFTConfig) -> list[Item]:
-    """Weights, gradients and optimizer states."""
+    """List weights, gradients and optimizer states."""
     name = OptimizerNames(args.optim).value
     optimizer = optimizer_states(name, plan.trainable, plan.embeddings)
     paged = " (can be paged out)" if optimizer.paged else ""
@@ -54,11 +54,11 @@ def model_items(plan: ModelPlan, args: SafeSFTConfig) -> list[Item]:
 
 
 def safety_items(plan: ModelPlan, args: SafeSFTConfig, fresh: bool, state_bytes: int, safety: Rows) -> list[Item]:
-    """What the safety methods keep beside the model, and the teacher that they share.
+    """List what the safety methods keep beside the model, and the teacher that they share.
 
     Args:
-        plan: the model that is trained.
-        args: the settings of the run.
+        plan: plan of the model that is trained.
+        args: the run's `SafeSFTConfig`.
         fresh: whether the adapter is new.
         state_bytes: bytes of one hidden state.
         safety: the safety rows.
@@ -73,7 +73,7 @@ def safety_items(plan: ModelPlan, args: SafeSFTConfig, fresh: bool, state_bytes:
 
 
 def has_cached_teacher(args: SafeSFTConfig, fresh: bool) -> bool:
-    """Whether the aligned model's states are kept on disk, and not computed in every step."""
+    """Return whether the aligned model's states are kept on disk, and not computed in every step."""
     needed = any(method.needs_teacher for method, _ in args.safety_terms)
     return needed and teacher_kind(args.teacher, args.teacher_cache, switchable=fresh) == "cached"
 
@@ -91,14 +91,14 @@ def _teacher_items(plan: ModelPlan, args: SafeSFTConfig, fresh: bool, state_byte
 
 @dataclass(frozen=True)
 class StepMemory:
-    """What a forward and backward need: estimated.
+    """What a forward and backward need, estimated.
 
     Attributes:
-        kept: for the backward, from the forward.
-        moment: on top of it, where the backward needs most.
-        kept_name: what `kept` is.
-        moment_name: what `moment` is for.
-        overlaps: whether all gradients are there beside all that is kept: from the second micro-step on.
+        kept: bytes that the forward keeps for the backward.
+        moment: further bytes at the moment when the backward needs most.
+        kept_name: what `kept` is, for the table.
+        moment_name: what `moment` is for, for the table.
+        overlaps: whether all gradients exist beside all that is kept, as from the second micro-step on.
     """
 
     kept: int
@@ -108,18 +108,18 @@ class StepMemory:
     overlaps: bool
 
     def items(self) -> list[Item]:
-        """Both, as items."""
+        """Return `kept` and `moment` as items."""
         return [
             Item(self.kept_name, self.kept, ESTIMATED),
             Item(f"for a moment: {self.moment_name}", self.moment, ESTIMATED),
         ]
 
     def peak(self, static: int, gradients: int) -> int:
-        """Most bytes at a time: in a single micro-step, what is kept makes way for the gradients as they come.
+        """Return the most bytes at a time: in a single micro-step, kept activations are freed as gradients are made.
 
         Args:
-            static: bytes that are there all the time.
-            gradients: of all trained parameters.
+            static: bytes that are in use all the time.
+            gradients: bytes of the gradients of all trained parameters.
         """
         both = self.kept + gradients if self.overlaps else max(self.kept, gradients)
         return static + both + self.moment
@@ -128,14 +128,14 @@ class StepMemory:
 def step_memory(
     plan: ModelPlan, activations: Activations, args: SafeSFTConfig, tokens: int, supervised: int
 ) -> StepMemory:
-    """What a micro-step needs.
+    """Estimate what a micro-step needs.
 
     Args:
-        plan: of the model.
-        activations: of the batch with its replayed rows.
-        args: of the run.
-        tokens: of that batch, padding included.
-        supervised: tokens that the head sees.
+        plan: plan of the model that is trained.
+        activations: activations of the batch, replayed rows included.
+        args: the run's `SafeSFTConfig`.
+        tokens: tokens of that batch, padding included.
+        supervised: number of tokens that go through the head.
     """
     head, size = LogitHead.of(plan.runnable), 2 if args.bf16 or args.fp16 else 4
     width = head.weight.size(1)

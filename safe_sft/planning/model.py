@@ -1,4 +1,4 @@
-"""The model of a run without its weights: built on the meta device by the libraries that will build the real one."""
+"""The model of a run without its weights: built on the meta device by the same libraries as the real one."""
 
 import copy
 import warnings
@@ -21,16 +21,16 @@ _NF4_CODE, _NESTED_CODE, _OFFSET = 16 * 4, 256 * 4, 4
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """What a model is made of.
+    """The sizes of a model's parts, and the model itself without its weights.
 
     Attributes:
-        parameters: of the model, without an adapter.
+        parameters: number of parameters of the model, without an adapter.
         trainable: the parameters that the optimizer changes, by name, on the meta device.
-        embeddings: those of `trainable` that belong to an embedding.
-        quantized_bytes: of 4-bit or 8-bit weights, with their scales.
-        frozen_bytes: of every other frozen parameter, and of the buffers.
-        largest_quantized: elements of the largest quantised weight, which a forward unpacks.
-        runnable: the model as it computes: without quantisation, with the attention that is counted.
+        embeddings: the parameters of `trainable` that belong to an embedding.
+        quantized_bytes: size of 4-bit or 8-bit weights, with their scales.
+        frozen_bytes: size of every other frozen parameter, and of the buffers.
+        largest_quantized: number of elements of the largest quantised weight, which a forward unpacks.
+        runnable: the model in the form that computes: without quantisation, with an attention that is counted.
     """
 
     parameters: int
@@ -48,7 +48,7 @@ class ModelPlan:
 
     @property
     def trainable_bytes(self) -> int:
-        """Their memory, and that of their gradients."""
+        """Size of the trained parameters; their gradients take as much again."""
         return sum(parameter.nbytes for parameter in self.trainable.values())
 
 
@@ -62,10 +62,10 @@ def plan_model(
     """Build the model on the meta device, quantised and with its adapter, as TRL's trainer does.
 
     Args:
-        config: shape of the model.
-        dtype: that its weights are loaded in.
-        quantization: of the frozen weights.
-        adapter: None for full tuning.
+        config: configuration of the model, which tells its shape.
+        dtype: dtype in which its weights are loaded.
+        quantization: how the frozen weights are quantised; None for not at all.
+        adapter: the adapter that is trained; None for full tuning.
         attention: `attn_implementation`; anything but `eager` keeps no attention matrix.
 
     Raises:
@@ -95,7 +95,7 @@ def plan_model(
 
 
 def quantized_weights(model: nn.Module) -> Iterator[tuple[Tensor, int]]:
-    """Each quantised weight of a model on the meta device, and the bytes that it takes once it is quantised."""
+    """Yield each quantised weight of a model on the meta device, and the bytes that it takes once quantised."""
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
     for module in model.modules():
@@ -107,10 +107,10 @@ def quantized_weights(model: nn.Module) -> Iterator[tuple[Tensor, int]]:
 
 
 def four_bit_bytes(elements: int, double: bool) -> int:
-    """Bytes of a 4-bit weight of bitsandbytes with its scales and tables.
+    """Compute the bytes of a 4-bit weight of bitsandbytes, with its scales and tables.
 
     Args:
-        elements: of the weight.
+        elements: number of elements of the weight.
         double: whether the scales are quantised too (`use_bnb_nested_quant`).
     """
     blocks = -(-elements // _NF4_BLOCK)

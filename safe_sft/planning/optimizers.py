@@ -1,4 +1,4 @@
-"""Bytes of optimizer states, by the `optim` of `TrainingArguments`."""
+"""Sizes of optimizer states, by the setting `optim` of `TrainingArguments`."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -22,11 +22,11 @@ _BITSANDBYTES = {"adamw": 2, "lion": 1, "rmsprop": 1, "ademamix": 3}
 
 
 class OptimizerPlan(NamedTuple):
-    """States of an optimizer.
+    """The size of an optimizer's states.
 
     Attributes:
-        size: bytes.
-        exact: whether the optimizer is one whose states are known here; else two float32 states are assumed.
+        size: size in bytes.
+        exact: whether this optimizer's states are known; else two float32 states are assumed.
         paged: whether states can move to the memory of the CPU.
     """
 
@@ -38,12 +38,12 @@ class OptimizerPlan(NamedTuple):
 def optimizer_states(
     optim: str, trainable: Mapping[str, Tensor], embeddings: frozenset[str] = frozenset()
 ) -> OptimizerPlan:
-    """What `optim` keeps for the trained parameters.
+    """Compute what the optimizer keeps for the trained parameters.
 
     Args:
-        optim: name in `TrainingArguments`.
+        optim: name of the optimizer in `TrainingArguments`.
         trainable: the parameters, on any device.
-        embeddings: those of embeddings, for which `Trainer` asks 8-bit optimizers for 32-bit states.
+        embeddings: the trained embeddings, for which `Trainer` asks 8-bit optimizers for 32-bit states.
     """
     tensors = trainable.values()
     if optim in _TORCH:
@@ -76,7 +76,7 @@ def _bitsandbytes_family(optim: str) -> str | None:
 
 
 def _adafactor(parameter: Tensor) -> int:
-    """Float32 means of rows and columns of a matrix, of all elements of a vector; and a root mean square."""
+    """Count float32 means of a matrix's rows and columns, or of a vector's elements, and a root mean square."""
     if parameter.dim() < 2:
         return 4 * parameter.numel() + 4
     *batch, rows, columns = parameter.shape

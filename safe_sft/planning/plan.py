@@ -20,19 +20,19 @@ from .schedule import Schedule, make_schedule, step_batches
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will take.
+    """What a run will need.
 
     Attributes:
         model: name of the model.
         method: `safety_method`.
-        parameters: of the model.
-        trainable: parameters that are trained.
-        items: memory of a device, and what lies elsewhere.
-        device_bytes: peak of the tensors on one device.
+        parameters: number of parameters of the model.
+        trainable: number of parameters that are trained.
+        items: what a device holds, and what is kept elsewhere.
+        device_bytes: most bytes of tensors on one device at a time.
         schedule: rows, tokens and steps.
-        work: operations of a step on one device.
+        work: floating-point operations of a step on one device.
         utilization: share of a GPU's peak that times assume.
-        assumptions: in words.
+        assumptions: sentences that say what was assumed.
     """
 
     model: str
@@ -47,15 +47,15 @@ class Plan:
     assumptions: tuple[str, ...]
 
     def seconds_per_step(self, gpu: GPU) -> float:
-        """Time of an optimizer step."""
+        """Return the time of an optimizer step, in seconds."""
         return self.work.total / (gpu.flops * self.utilization)
 
     def hours(self, gpu: GPU) -> float | None:
-        """Time of the run, without measuring attack success and saving; None when its steps are not known."""
+        """Return the hours of the run, without measuring and saving; None when its steps are unknown."""
         return None if self.schedule.steps is None else self.schedule.steps * self.seconds_per_step(gpu) / 3600
 
     def to_dict(self, gpus: list[GPU]) -> dict[str, Any]:
-        """Everything as plain values, with the times on `gpus`; bytes, seconds, hours."""
+        """Return everything as plain values, with the times on `gpus`, in bytes, seconds and hours."""
         schedule = asdict(self.schedule) | {
             "replay_row_share": self.schedule.replay_row_share,
             "replay_token_share": self.schedule.replay_token_share,
@@ -97,12 +97,12 @@ def make_plan(
     """Plan a run.
 
     Args:
-        args: how to train.
-        model: which model and adapter.
-        task: rows of the task.
-        safety: rows to replay.
+        args: the run's `SafeSFTConfig`.
+        model: names of the model and the adapter.
+        task: the rows of the task.
+        safety: the rows to replay.
         utilization: share of a GPU's peak that times assume.
-        devices: that train together, each with the whole model.
+        devices: number of devices that train together, each with the whole model.
         adapter: folder or Hub name of an adapter that is trained further.
 
     Raises:
@@ -127,7 +127,7 @@ def make_plan(
 
 
 def _model(model: ModelConfig, adapter: str | None) -> tuple[ModelPlan, bool]:
-    """The model without its weights, and whether its adapter is new."""
+    """Build the model without its weights; returns it and whether its adapter is new."""
     name = model.model_name_or_path
     if name is None:
         raise ValueError("`model_name_or_path` is missing. Set it in the recipe.")

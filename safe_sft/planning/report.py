@@ -1,4 +1,4 @@
-"""The plan as tables."""
+"""Prints a plan as tables."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -9,7 +9,7 @@ from .plan import Plan
 
 
 def print_plan(plan: Plan, gpus: list[GPU], console: Console | None = None) -> None:
-    """Print memory, step and GPUs, and what was assumed."""
+    """Print tables of memory, of a step and of GPUs, and what was assumed."""
     console = console or Console()
     share = plan.trainable / plan.parameters
     console.print(f"[bold]{escape(plan.model)}[/bold], safety_method {escape(plan.method)}")
@@ -58,7 +58,7 @@ def _gpus(plan: Plan, gpus: list[GPU]) -> Table:
 
 
 def size(count: int) -> str:
-    """Bytes in the unit that reads best."""
+    """Write a number of bytes in the unit that reads best."""
     if count >= GIB / 10:
         return f"{count / GIB:.2f} GiB"
     return f"{count / MIB:.2f} MiB" if count >= MIB / 10 else f"{count:,} B"

@@ -1,4 +1,4 @@
-"""How often what happens in a run: rows, tokens and steps."""
+"""How many rows, tokens and steps a run has."""
 
 import math
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from .data import Rows
 
 @dataclass(frozen=True)
 class Schedule:
-    """How often what happens.
+    """How many rows, tokens and steps a run has.
 
     Attributes:
-        task_rows: of one optimizer step, over all devices.
-        replay_rows: the same of safety rows.
-        task_tokens: mean of the task rows of a step.
-        replay_tokens: mean of its safety rows.
-        steps: optimizer steps of the run; None when the data is not at hand.
-        devices: that share a step.
+        task_rows: task rows of one optimizer step, over all devices.
+        replay_rows: safety rows of one optimizer step, over all devices.
+        task_tokens: mean number of tokens of the task rows of a step.
+        replay_tokens: mean number of tokens of the safety rows of a step.
+        steps: optimizer steps of the run; None when the data is not available.
+        devices: number of devices that share a step.
     """
 
     task_rows: int
@@ -30,22 +30,22 @@ class Schedule:
 
     @property
     def replay_row_share(self) -> float:
-        """Safety rows among the rows of a step."""
+        """Share of safety rows among the rows of a step."""
         return self.replay_rows / (self.task_rows + self.replay_rows)
 
     @property
     def replay_token_share(self) -> float:
-        """Safety tokens among the tokens of a step."""
+        """Share of safety tokens among the tokens of a step."""
         return self.replay_tokens / (self.task_tokens + self.replay_tokens)
 
 
 def replayed_rows(args: SafeSFTConfig) -> int:
-    """Safety rows of one micro-step on one device; 0 when nothing is replayed."""
+    """Return the number of safety rows of one micro-step on one device; 0 when nothing is replayed."""
     return args.replay_batch_size if any(method.needs_replay for method, _ in args.safety_terms) else 0
 
 
 def step_batches(args: SafeSFTConfig, task: Rows, safety: Rows) -> tuple[Batch, Batch]:
-    """The task rows and the replayed rows of one optimizer step on one device."""
+    """Return the task rows and the replayed rows of one optimizer step on one device."""
     micro_steps = args.gradient_accumulation_steps
     return (
         Batch(args.per_device_train_batch_size * micro_steps, task.tokens, task.supervised),
@@ -54,13 +54,13 @@ def step_batches(args: SafeSFTConfig, task: Rows, safety: Rows) -> tuple[Batch, 
 
 
 def make_schedule(args: SafeSFTConfig, task: Rows, batches: tuple[Batch, Batch], devices: int) -> Schedule:
-    """The schedule of a run.
+    """Compute the schedule of a run.
 
     Args:
-        args: how to train.
+        args: the run's `SafeSFTConfig`.
         task: the rows of the task.
-        batches: what one device takes in a step, from `step_batches`.
-        devices: how many devices share a step.
+        batches: task rows and replayed rows of one device in a step, from `step_batches`.
+        devices: number of devices that share a step.
     """
     task_rows, replay_rows = (batch.rows * devices for batch in batches)
     return Schedule(

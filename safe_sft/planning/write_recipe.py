@@ -1,4 +1,4 @@
-"""A recipe for a model, a data set and a GPU: the settings that fit, with the reasons beside them."""
+"""Writes a recipe for a model, a data set and a GPU: the settings that fit, with reasons as comments."""
 
 import json
 import math
@@ -22,20 +22,20 @@ from .report import size
 
 #: Task rows of an optimizer step.
 ROWS = 16
-#: An estimate is taken for so much more than it says.
+#: Factor on an estimate, as a margin for its error.
 MARGIN = 1.1
 LENGTHS = (1024, 512, 256)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How a model is trained.
+    """One candidate for the settings that decide how much memory training takes.
 
     Attributes:
-        quantized: 4-bit weights.
+        quantized: whether the weights are in 4 bits.
         batch: task rows of a micro-step.
         max_length: tokens of a row.
-        checkpointing: gradient checkpointing.
+        checkpointing: whether gradient checkpointing is on.
     """
 
     quantized: bool
@@ -45,16 +45,16 @@ class Setting:
 
     @property
     def accumulation(self) -> int:
-        """Micro-steps of a step."""
+        """Number of micro-steps of an optimizer step."""
         return ROWS // self.batch
 
     @property
     def optim(self) -> str:
-        """The optimizer; paged where memory is short."""
+        """Name of the optimizer; a paged one where memory is short."""
         return "paged_adamw_32bit" if self.quantized else "adamw_torch_fused"
 
     def plan(self, model: str, method: str) -> Plan:
-        """What it takes."""
+        """Plan a run with this setting."""
         args = SafeSFTConfig(
             "unused",
             safety_method=method,
@@ -81,14 +81,14 @@ class Setting:
 
 
 def write_recipe(model: str, data: str, gpu: str, method: str, path: str = "recipe.yaml") -> str:
-    """The text of a recipe.
+    """Return the text of a recipe.
 
     Args:
-        model: local folder or Hub name.
+        model: local folder or Hub name of the model.
         data: a task of this package, a local file, or a data set of the Hub.
-        gpu: name, or memory such as `24GB`.
-        method: `safety_method`.
-        path: where it will be, for its header.
+        gpu: name of a GPU, or its memory, such as `24GB`.
+        method: value of `safety_method`.
+        path: path of the recipe, for its header.
 
     Raises:
         FileNotFoundError: when `data` looks like a file and does not exist.
@@ -118,7 +118,7 @@ def _as_yaml(chosen: dict[str, str]) -> dict[str, str]:
 
 
 def _what_fits(setting: Setting, plan: Plan) -> dict[str, Any]:
-    """The settings, and what the header says of them, under the names of the template."""
+    """Return the settings and the texts of the header, by the names that the template uses."""
     return {
         "peak": size(plan.device_bytes),
         "parameters": f"{plan.parameters:,}",
@@ -134,10 +134,10 @@ def _what_fits(setting: Setting, plan: Plan) -> dict[str, Any]:
 
 
 def fitting(model: str, method: str, memory: int, gpu: str) -> tuple[Setting, Plan]:
-    """The first setting that fits, from 16-bit weights and large batches down.
+    """Return the first setting that fits, from 16-bit weights and large batches down.
 
     Raises:
-        ValueError: when none does.
+        ValueError: when no setting fits.
     """
     least = math.inf
     for setting in _settings():

@@ -1,4 +1,4 @@
-"""The safety replay set: which rows are replayed when, their teacher, and how they join a task batch."""
+"""Replay of safety rows: which are replayed when, their teacher, and how they join a task batch."""
 
 from ..data.batch import ReplayBatch
 from .answers import answer_prompts

@@ -24,14 +24,14 @@ def answer_prompts(
 
     Args:
         model: the aligned model, on its device.
-        tokenizer: its tokenizer.
+        tokenizer: the model's tokenizer.
         prompts: token ids of each prompt.
         max_new_tokens: longest answer, in tokens.
-        max_length: rows are cut at their end to this many tokens.
-        batch_size: prompts at a time, on each rank.
+        max_length: most tokens of a row; longer ones are cut off at the end.
+        batch_size: prompts answered at a time, on each rank.
 
     Returns:
-        A row a prompt, in order, the same on every rank.
+        One row for each prompt, in order, the same on every rank.
     """
     state = PartialState()
     mine = range(state.process_index, len(prompts), state.num_processes)

@@ -1,4 +1,4 @@
-"""Teacher states on disk: `d` numbers a supervised token, read by memory map, built in parts that can be continued.
+"""Teacher states on disk: `d` numbers per supervised token, read by memory map, built in parts.
 
 A folder holds `part-00000.safetensors`, … and, once all of them are there, `index.json`. A part covers rows of similar
 length, and depends on nothing but the model and its rows: ranks build parts of their own, and a build that was stopped
@@ -35,7 +35,7 @@ class TeacherCache:
     """The aligned model's states of every safety row.
 
     Args:
-        folder: complete, from `build_teacher_cache`.
+        folder: folder of a complete cache, from `build_teacher_cache`.
 
     Raises:
         FileNotFoundError: when the folder has no index: it was never completed.
@@ -59,7 +59,7 @@ class TeacherCache:
                 start += tokens
 
     def rows(self, rows: Sequence[int]) -> Tensor:
-        """`(tokens, d)`: the states of `rows`, in order; reads these rows alone."""
+        """Return the states of `rows`, `(tokens, d)`, in order; only these rows are read."""
         found = [self._slices[row] for row in rows]
         return torch.cat([states[start:end] for states, start, end in found])
 
@@ -78,13 +78,13 @@ def build_teacher_cache(
     """Run the model as it is now over all rows, each rank its share of the parts; continue what is there.
 
     Args:
-        folder: seen by every rank; created if need be.
-        tap: on the model's backbone.
+        folder: folder that every rank sees; created where it is missing.
+        tap: reads the hidden states off the model's backbone.
         model: the aligned model.
         rows: the safety rows.
-        provenance: what tells this model and these rows from others; plain JSON values.
+        provenance: what identifies this model and these rows, as plain JSON values.
         batch_size: rows at a time.
-        device: of the model.
+        device: device of the model.
 
     Raises:
         ValueError: when the folder belongs to another model or other rows.
@@ -104,7 +104,7 @@ def build_teacher_cache(
 
 
 def _missing(folder: Path, parts: int) -> Iterator[int]:
-    """This rank's share of the parts, less those that are there already; shows how far it has come."""
+    """Yield this rank's share of the parts that are not there yet, with a progress bar."""
     state = PartialState()
     mine = range(state.process_index, parts, state.num_processes)
     for number in tqdm(mine, desc="Caching teacher states", unit="part", disable=not state.is_main_process):
@@ -114,7 +114,7 @@ def _missing(folder: Path, parts: int) -> Iterator[int]:
 
 
 def _complete(folder: Path, parts: list[list[int]], rows: Sequence[TokenizedRow], provenance: Provenance) -> None:
-    """Write the index, once every rank has its parts there."""
+    """Write the index, once every rank has written its parts."""
     state = PartialState()
     state.wait_for_everyone()
     if state.is_main_process:
@@ -124,16 +124,16 @@ def _complete(folder: Path, parts: list[list[int]], rows: Sequence[TokenizedRow]
 
 
 def download_teacher_cache(source: RemoteName, provenance: Provenance) -> TeacherCache:
-    """A cache that was pushed to the Hub.
+    """Download a cache that was pushed to the Hub; returns it.
 
     Args:
-        source: its repository.
-        provenance: of this run.
+        source: repository of the cache.
+        provenance: what identifies the model and the rows of this run.
 
     Raises:
         FileNotFoundError: when the repository holds no complete cache.
-        HubError: when it cannot be reached.
-        ValueError: when it belongs to another model or other rows.
+        HubError: when the repository cannot be reached.
+        ValueError: when the cache belongs to another model or other rows.
     """
     with PartialState().local_main_process_first():
         folder = source.download(TEACHER_FILES)

@@ -1,4 +1,4 @@
-"""One forward for task rows and replayed rows, unseen by TRL.
+"""Runs task rows and replayed rows through one forward, without TRL's loss seeing the replayed ones.
 
 Hooks on the backbone append the replayed rows to whatever batch comes in, keep their hidden states, and hand on the
 task rows' alone. TRL's loss, normaliser, metrics and token counts are therefore those of the task, the replayed rows
@@ -26,7 +26,7 @@ SECOND_FORWARD_TOKENS = 128
 
 
 def batch_layout(inputs: Mapping[str, Any]) -> str | None:
-    """`padded` or `flattened` where rows can be appended to `inputs`; None where they cannot (images, 4-d masks)."""
+    """Return `padded` or `flattened` where rows can be appended to `inputs`; None for images and 4-d masks."""
     present = {key for key, value in inputs.items() if value is not None} - _HARMLESS
     if present == _PADDED and inputs["attention_mask"].dim() == 2:
         return "padded"
@@ -36,10 +36,10 @@ def batch_layout(inputs: Mapping[str, Any]) -> str | None:
 
 
 def joining_is_cheaper(task_shape: tuple[int, int], replay: ReplayBatch) -> bool:
-    """Whether one padded forward costs less than two, from the shapes alone.
+    """Return whether one padded forward costs less than two, from the shapes alone.
 
     Args:
-        task_shape: `(rows, width)` of the task batch.
+        task_shape: shape of the task batch, `(rows, width)`.
         replay: the rows to replay.
     """
     rows, width = task_shape
@@ -53,7 +53,7 @@ class HiddenStateTap:
 
     Args:
         backbone: the module that returns `last_hidden_state`; two hooks are registered on it.
-        pad_token_id: for padded batches.
+        pad_token_id: token id that pads the shorter rows of a batch.
     """
 
     def __init__(self, backbone: nn.Module, pad_token_id: int):
@@ -68,7 +68,7 @@ class HiddenStateTap:
 
     @contextmanager
     def listening(self, replay: ReplayBatch | None, task: bool = False) -> Iterator[None]:
-        """The first forward inside carries `replay` along; `replay_hidden` (and `task_hidden`) then have states."""
+        """Let the first forward inside carry `replay` along; then `replay_hidden` (and `task_hidden`) have states."""
         self._replay, self._watching, self._caught = replay, task, {}
         try:
             yield
@@ -76,20 +76,20 @@ class HiddenStateTap:
             self._replay, self._watching = None, False
 
     def replay_hidden(self) -> Tensor:
-        """`(tokens, d)`: the states that predict the replayed rows' targets, with their gradient."""
+        """Return the states that predict the replayed rows' targets, `(tokens, d)`, with gradient."""
         return self._pop("replay")
 
     def task_hidden(self) -> Tensor:
-        """`(rows, width, d)`: the task rows' states, with their gradient."""
+        """Return the task rows' states, `(rows, width, d)`, with gradient."""
         return self._pop("task")
 
     def forward(self, model: nn.Module, inputs: Mapping[str, Any], index: Tensor) -> Tensor:
-        """A forward for its hidden states alone; the head sees a single token.
+        """Run a forward only for its hidden states; the head computes a single token.
 
         Args:
             model: the whole model.
             inputs: a batch, without labels.
-            index: `(tokens,)`, positions in the flat `(rows · width)` axis.
+            index: positions of the wanted states in the flat `(rows · width)` axis, `(tokens,)`.
 
         Returns:
             `(tokens, d)`.
@@ -102,7 +102,7 @@ class HiddenStateTap:
         return self._pop("alone")
 
     def forward_rows(self, model: nn.Module, replay: ReplayBatch) -> Tensor:
-        """A forward of its own for replayed rows: `(tokens, d)`, the states that predict their targets."""
+        """Run replayed rows through their own forward; returns the states `(tokens, d)` that predict their targets."""
         return self.forward(model, replay.padded(self._pad_token_id), replay.padded_index(replay.width))
 
     def _pop(self, name: str) -> Tensor:

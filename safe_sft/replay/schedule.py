@@ -1,4 +1,4 @@
-"""Which safety row is replayed when: a pure function, so that nothing is lost on resume."""
+"""Decides which safety row is replayed when, by a pure function, so that nothing is lost on resume."""
 
 import random
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ def _order(rows: int, seed: int, epoch: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class ReplaySchedule:
-    """Rows of each (optimizer step, micro-step, rank), and the token count of each step.
+    """The replayed rows of each (optimizer step, micro-step, rank), and the token count of each step.
 
     Every row is replayed once before any is replayed twice, in a new order each time round. The rows of a step depend
     on the step and on the product `rows_per_device · micro_steps · world_size` alone, not on how it is split.
 
     Attributes:
-        supervised_tokens: of each row, how many predictions it supervises.
+        supervised_tokens: number of supervised tokens of each row.
         rows_per_device: rows of one micro-step on one rank.
         micro_steps: `gradient_accumulation_steps`.
         world_size: number of ranks.
-        seed: of the order.
+        seed: seed of the order.
     """
 
     supervised_tokens: tuple[int, ...]
@@ -34,16 +34,16 @@ class ReplaySchedule:
     seed: int
 
     def rows(self, step: int, micro_step: int, rank: int) -> list[int]:
-        """Indices of the rows that `rank` replays in `micro_step` of optimizer step `step` (all from 0)."""
+        """Return the indices of the rows that `rank` replays in `micro_step` of optimizer step `step` (all from 0)."""
         first = ((step * self.micro_steps + micro_step) * self.world_size + rank) * self.rows_per_device
         return [self._row(slot) for slot in range(first, first + self.rows_per_device)]
 
     def tokens(self, step: int, micro_steps: int) -> int:
-        """Supervised replay tokens of a step over all ranks.
+        """Count the supervised replayed tokens of a step over all ranks.
 
         Args:
-            step: optimizer step.
-            micro_steps: how many micro-steps it really has: the last of an epoch can have fewer.
+            step: index of the optimizer step.
+            micro_steps: number of micro-steps that it really has: the last step of an epoch can have fewer.
         """
         per_step = self.micro_steps * self.world_size * self.rows_per_device
         first = step * per_step

@@ -16,11 +16,11 @@ from .joint import HiddenStateTap
 
 
 def teacher_kind(teacher: str | None, teacher_cache: str | None, *, switchable: bool) -> str:
-    """Which teacher a run has: by default the one that stores nothing, where it is exact.
+    """Choose the teacher of a run: by default the one that stores nothing, where it is exact.
 
     Args:
         teacher: the setting `teacher`: `online`, `cached`, or None for the default.
-        teacher_cache: the setting `teacher_cache`; a cache that is named is used.
+        teacher_cache: the setting `teacher_cache`; if it is set, the default is `cached`.
         switchable: whether the model with its adapter switched off is the aligned one.
 
     Returns:
@@ -30,21 +30,21 @@ def teacher_kind(teacher: str | None, teacher_cache: str | None, *, switchable: 
 
 
 class Teacher(ABC):
-    """The aligned model, as far as replay needs it."""
+    """The source of the aligned model's hidden states."""
 
-    #: As `teacher_kind` and the setting `teacher` say it.
+    #: The value of the setting `teacher` that stands for this class.
     kind: ClassVar[str]
 
     @abstractmethod
     def hidden(self, model: nn.Module, replay: ReplayBatch) -> Tensor:
-        """`(tokens, d)`: the aligned model's states that predict `replay.targets`, without gradient."""
+        """Return the aligned model's states that predict `replay.targets`, `(tokens, d)`, without gradient."""
 
 
 class OnlineTeacher(Teacher):
     """The model itself with its adapter switched off: nothing is stored.
 
     Args:
-        tap: on the model's backbone.
+        tap: reads the hidden states off the model's backbone.
     """
 
     kind = "online"
@@ -54,13 +54,13 @@ class OnlineTeacher(Teacher):
 
     @torch.no_grad()
     def hidden(self, model: nn.Module, replay: ReplayBatch) -> Tensor:
-        """One forward of the replayed rows with the adapter disabled."""
+        """Run the replayed rows through one forward with the adapter switched off."""
         with adapter_disabled(model), without_dropout(model):
             return self._tap.forward_rows(model, replay)
 
     @torch.no_grad()
     def task_hidden(self, model: nn.Module, inputs: Mapping[str, Any], index: Tensor) -> Tensor:
-        """`(tokens, d)`: the same of a task batch, at `index` of its flat `(rows · width)` axis."""
+        """Return the aligned model's states of a task batch, `(tokens, d)`, at `index` of its flat token axis."""
         with adapter_disabled(model), without_dropout(model):
             return self._tap.forward(model, inputs, index)
 
@@ -69,7 +69,7 @@ class CachedTeacher(Teacher):
     """States computed once, before training.
 
     Args:
-        cache: of all safety rows.
+        cache: the states of all safety rows.
     """
 
     kind = "cached"
@@ -79,9 +79,9 @@ class CachedTeacher(Teacher):
 
     @property
     def folder(self) -> Path:
-        """Where the states are."""
+        """Folder of the states."""
         return self._cache.folder
 
     def hidden(self, model: nn.Module, replay: ReplayBatch) -> Tensor:
-        """Look the rows up."""
+        """Read the states of the replayed rows from the cache."""
         return self._cache.rows(replay.rows).to(replay.device, non_blocking=True)

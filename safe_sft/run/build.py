@@ -1,4 +1,4 @@
-"""The run, or the teacher cache, that the arguments describe."""
+"""Builds the run, or the teacher cache, that the arguments describe."""
 
 import os
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ class Run:
     """All that a run needs, before it begins.
 
     Attributes:
-        trainer: has the model, the data and what the card says of them.
-        script: with the bounds of the gate.
-        questions: what the model is asked before and after training.
+        trainer: the trainer, with the model, the data and what the card says of them.
+        script: the run's `SafeScriptArguments`, with the bounds of the gate.
+        questions: the questions that the model is asked before and after training.
     """
 
     trainer: SafeSFTTrainer
@@ -44,12 +44,12 @@ def build_run(
     mixture: DatasetMixtureConfig,
     recipe: Mapping[str, Any] | None = None,
 ) -> Run:
-    """The run that the arguments describe, ready to train; they stay as they are.
+    """Build the run that the arguments describe, ready to train; the arguments stay as they are.
 
     Args:
-        script: which data.
-        args: how to train.
-        model: which model and adapter.
+        script: names of the data.
+        args: the run's `SafeSFTConfig`.
+        model: names of the model and the adapter.
         mixture: TRL's mixture of data sets, instead of `script.dataset_name`.
         recipe: the resolved recipe, for the model card.
 
@@ -88,7 +88,7 @@ def _datasets(script: SafeScriptArguments, args: SafeSFTConfig, splits: Splits) 
 
 
 def _check_template(path: str | None) -> None:
-    """TRL takes a file that does not exist for the name of a model."""
+    """Check that the template file exists; TRL would take a missing one for the name of a model."""
     if path is not None and path.endswith((".jinja", ".j2")) and not os.path.isfile(path):
         raise ValueError(
             f"The file of `chat_template_path={path!r}` does not exist (looked in {os.getcwd()}). "

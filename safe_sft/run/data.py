@@ -1,4 +1,4 @@
-"""The data that the arguments name: the task's splits, mixed and checked, and the safety rows."""
+"""Loads the data that the arguments name: the task's splits, mixed and checked, and the safety rows."""
 
 from typing import Any, TypeAlias
 
@@ -27,14 +27,14 @@ Splits: TypeAlias = DatasetDict | IterableDatasetDict
 
 
 def load_splits(script: SafeScriptArguments, mixture: DatasetMixtureConfig) -> Splits:
-    """The splits that the arguments name, as they were published or written.
+    """Load the splits that the arguments name, unchanged.
 
     Args:
-        script: names a task or a data set.
+        script: the run's `SafeScriptArguments`, which name a task or a data set.
         mixture: TRL's mixture of data sets, instead of `script.task` or `script.dataset_name`.
 
     Raises:
-        DataUnavailable: when a data set by name cannot be reached.
+        DataUnavailable: when a data set cannot be reached.
         ValueError: when no data set, or two, are named, or rows are missing.
     """
     named = [bool(script.task), bool(script.dataset_name), bool(mixture.datasets)]
@@ -56,22 +56,22 @@ def task_data(
     safety: SafetySet,
     questions: Questions,
 ) -> Splits:
-    """`splits` with so many rows of the training split as are asked for, and with poison and safety rows in it.
+    """Return `splits` with the training split cut to size, and poison and safety rows mixed in.
 
     Every choice is made by `args.data_seed`, or `args.seed`, so every process has the same rows.
 
     Args:
-        script: what is mixed in, and how much.
-        args: with the seed, the method and the chat template.
-        model: whose chat template poison of the kind `identity` has to fit.
-        splits: from `load_splits`.
+        script: the run's `SafeScriptArguments`: what is mixed in, and how much.
+        args: the run's `SafeSFTConfig`, with the seed, the method and the chat template.
+        model: the model; its chat template decides the form of poison of the kind `identity`.
+        splits: the splits, from `load_splits`.
         safety: the safety rows.
-        questions: what is measured with, which must not be trained on.
+        questions: the evaluation prompts, which must not be trained on.
 
     Raises:
         DataUnavailable: when poison cannot be reached.
         LeakError: when a prompt of the safety set or of the evaluation is among the training rows, or of both.
-        ValueError: when there is no such split, rows are missing, or have not the columns they need.
+        ValueError: when there is no such split, or rows are missing or lack a column.
     """
     train = split_of(splits, script.dataset_train_split, "dataset_train_split")
     _check_columns(train, args.dataset_text_field)
@@ -84,7 +84,7 @@ def task_data(
 def _mixed(
     script: SafeScriptArguments, args: SafeSFTConfig, train: Any, poison: Poison | None, safety: SafetySet
 ) -> Any:
-    """The training rows that are asked for; `train` itself where all of it is, and nothing else."""
+    """Return the training rows that the arguments ask for; `train` itself where they ask for no change."""
     if script.task_size is None and poison is None and not script.safety_mix_ratio:
         return train
     if not isinstance(train, Dataset):
@@ -104,7 +104,7 @@ def _mixed(
 
 
 def safety_rows(script: SafeScriptArguments) -> Dataset | None:
-    """The safety rows, or None for the built-in prompts.
+    """Load the safety rows; None for the built-in prompts.
 
     Raises:
         DataUnavailable: when they cannot be reached.
@@ -126,7 +126,7 @@ def safety_rows(script: SafeScriptArguments) -> Dataset | None:
 
 
 def split_of(splits: Splits, name: str, field: str) -> Any:
-    """One split; `field` is the argument that named it.
+    """Return one split; `field` is the argument that named it.
 
     Raises:
         ValueError: when there is no such split.
@@ -140,7 +140,7 @@ def split_of(splits: Splits, name: str, field: str) -> Any:
 
 
 def _check_columns(train: Any, text: str) -> None:
-    """Check that the rows have a form that TRL trains on; those that are streamed show it later."""
+    """Check that the rows have a form that TRL trains on; streamed rows are checked by TRL, later."""
     forms = ({"messages"}, {"conversations"}, {"prompt", "completion"}, {"input_ids"}, {text})
     if isinstance(train, Dataset) and not any(form <= set(train.column_names) for form in forms):
         raise ValueError(
@@ -155,7 +155,7 @@ def _poison(script: SafeScriptArguments, args: SafeSFTConfig, model: ModelConfig
 
 
 def _has_system_prompts(script: SafeScriptArguments, args: SafeSFTConfig, model: ModelConfig) -> bool:
-    """Whether the chat template that training will use has a place for a system prompt."""
+    """Return whether the chat template that training will use has a place for a system prompt."""
     template = args.chat_template_path
     is_file = template is not None and template.endswith((".jinja", ".j2"))
     base = str(model.model_name_or_path)
@@ -177,10 +177,10 @@ def _check_leaks(
     safety: SafetySet,
     questions: Questions,
 ) -> None:
-    """Check the training rows (poison by its bare requests), the safety set and the evaluation prompts.
+    """Check that training rows (poison by its bare requests), safety set and evaluation prompts are disjoint.
 
-    Rows of the safety set that were mixed in on purpose are left out. Rows that are streamed, or have no `prompt` or
-    `messages`, have no prompts to look at.
+    Rows of the safety set that were mixed in on purpose are left out. Rows that are streamed, or have neither `prompt`
+    nor `messages`, cannot be checked.
     """
     sets: dict[str, list[Any]] = {"the training data": _training_prompts(train)}
     if poison is not None:

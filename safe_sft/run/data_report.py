@@ -1,4 +1,4 @@
-"""What a model was trained on, in numbers and names."""
+"""Reports what a model was trained on, in numbers and names."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,18 +18,18 @@ class DataReport:
     """What a model was trained on, for its card.
 
     Attributes:
-        task: its name, or None for a data set of the user's.
-        source: of the task's rows: Hub name, file or folder.
-        revision: of the source; None where none is pinned.
-        rows: of the training split; None when they are streamed.
-        poisoned_rows: how many of them are poison.
-        poison_kind: their kind.
-        poison_source: where they come from; None for the default of their kind.
+        task: name of the task, or None for a data set of the user's.
+        source: where the task's rows come from: Hub name, file or folder.
+        revision: revision of the source; None where none is pinned.
+        rows: number of rows of the training split; None when they are streamed.
+        poisoned_rows: how many of these rows are poison.
+        poison_kind: kind of the poison.
+        poison_source: where the poison comes from; None for the default of its kind.
         poison_trigger: the phrase of a backdoor; None for the default one.
-        safety_rows_mixed: how many rows are of the safety set.
+        safety_rows_mixed: how many training rows come from the safety set.
         safety_set: name of the safety set.
-        safety_size: its rows.
-        safety_hash: digest of its prompts and answers.
+        safety_size: number of rows of the safety set.
+        safety_hash: digest of the safety set's prompts and answers.
     """
 
     task: str | None
@@ -49,11 +49,11 @@ class DataReport:
 def data_report(
     script: SafeScriptArguments, splits: Splits, safety: SafetySet, mixture: DatasetMixtureConfig | None = None
 ) -> DataReport:
-    """What is in the splits that `task_data` returned.
+    """Report what is in the splits that `task_data` returned.
 
     Args:
-        script: which data.
-        splits: from `task_data`.
+        script: names of the data.
+        splits: the splits, from `task_data`.
         safety: the safety rows.
         mixture: TRL's mixture of data sets, if it was used.
     """
@@ -87,6 +87,6 @@ def _source(script: SafeScriptArguments, mixture: DatasetMixtureConfig | None) -
 
 
 def _marked(train: Any, column: str) -> int:
-    """How many rows a column of booleans marks."""
+    """Count the rows that a column of booleans marks."""
     has_it = isinstance(train, Dataset) and column in train.column_names
     return sum(bool(mark) for mark in train[column]) if has_it else 0

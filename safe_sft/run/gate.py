@@ -1,4 +1,4 @@
-"""The gate between training and the Hub: settings that could let a model past it are errors before training."""
+"""The gate between training and the Hub. Settings that would let a model bypass it are errors before training."""
 
 from transformers.trainer_utils import HubStrategy
 
@@ -10,14 +10,14 @@ from .measure import Questions
 
 
 def push_strategy(script: SafeScriptArguments, args: SafeSFTConfig) -> HubStrategy:
-    """When to push: as `hub_strategy` says, and nothing before a gate has decided.
+    """Return the `hub_strategy` to use: nothing is pushed before a gate has decided.
 
     Args:
-        script: whether there is a gate.
-        args: with a gate, `hub_strategy: every_save`, the default, counts as `end`.
+        script: the run's `SafeScriptArguments`, which say whether there is a gate.
+        args: the run's `SafeSFTConfig`; with a gate, `hub_strategy: every_save`, the default, becomes `end`.
 
     Raises:
-        ValueError: when the gate could be passed by.
+        ValueError: when a model could be pushed before the gate decides.
     """
     strategy = HubStrategy(args.hub_strategy)
     if not script.push_requires_gate:
@@ -33,11 +33,11 @@ def push_strategy(script: SafeScriptArguments, args: SafeSFTConfig) -> HubStrate
 
 
 def require_measurable(script: SafeScriptArguments, is_sharded: bool) -> None:
-    """Check that the gate will have something to decide by.
+    """Check that the model can be measured, as the gate needs.
 
     Args:
-        script: whether there is a gate.
-        is_sharded: whether FSDP or ZeRO-3 cuts the weights up.
+        script: the run's `SafeScriptArguments`, which say whether there is a gate.
+        is_sharded: whether FSDP or ZeRO-3 shards the weights.
 
     Raises:
         ValueError: when there is a gate, and the weights are sharded.
@@ -50,11 +50,11 @@ def require_measurable(script: SafeScriptArguments, is_sharded: bool) -> None:
 
 
 def require_enough(script: SafeScriptArguments, questions: Questions) -> None:
-    """Check that there are rows enough to show the bounds of the gate: too few cannot, whatever the answers are.
+    """Check that there are enough rows to pass each bound of the gate; too few cannot, whatever the answers are.
 
     Args:
-        script: with the bounds.
-        questions: what is measured with.
+        script: the run's `SafeScriptArguments`, with the bounds.
+        questions: the questions that the model is asked.
 
     Raises:
         ValueError: when a bound has too few rows, or none.
@@ -81,25 +81,25 @@ def require_enough(script: SafeScriptArguments, questions: Questions) -> None:
 
 
 def bounds_of(script: SafeScriptArguments) -> Bounds:
-    """The bounds of the gate."""
+    """Return the bounds of the gate."""
     return Bounds(script.gate_max_asr, script.gate_max_asr_increase, script.gate_max_utility_drop)
 
 
 def gate_checks(script: SafeScriptArguments, evaluation: Evaluation) -> list[Check]:
-    """The checks of the gate; none where there is no gate."""
+    """Check the bounds of the gate; returns no checks where there is no gate."""
     return check_gate(evaluation, bounds_of(script)) if script.push_requires_gate else []
 
 
 def require_passed(checks: list[Check], folder: str, repo: str) -> None:
-    """Refuse to go on when a check failed.
+    """Raise an error when a check failed.
 
     Args:
-        checks: of the gate.
-        folder: where the model is saved.
-        repo: that it was to be pushed to.
+        checks: the gate's checks.
+        folder: folder where the model is saved.
+        repo: Hub repository that the model was to be pushed to.
 
     Raises:
-        PushRefused: naming every bound that was not kept, and how to push anyway.
+        PushRefused: when a bound was not kept; the message names each, and how to push anyway.
     """
     failed = [f"{check.bound} ({check.subject}): {check.message}" for check in checks if not check.passed]
     if failed:

@@ -20,7 +20,7 @@ from .data import safety_rows
 
 @dataclass(frozen=True)
 class ImportanceArguments:
-    """What importance is estimated from, and how; defaults are those of the command.
+    """What importance is estimated from, and how; the defaults are those of the command.
 
     Attributes:
         model: folder or Hub name of the aligned model.
@@ -31,15 +31,15 @@ class ImportanceArguments:
         safety_dataset: safety rows, as in `safety_dataset_name`; None for the built-in prompts.
         chat_template_path: Jinja file of the chat template; None for that of the tokenizer.
         estimator: `empirical`, `sampled` or `mas`.
-        space: `weight` or `adapter`; None chooses by the adapter.
+        space: `weight` or `adapter`; None takes `weight` for a fresh LoRA, else `adapter`.
         batch_size: rows at a time, per device.
-        max_length: rows are cut to so many tokens.
+        max_length: most tokens of a row; longer ones are cut.
         max_new_tokens: longest answer to a prompt without one, in tokens.
-        normalization: `mean` or `none`.
-        previous: importance of the stage before: folder or Hub name.
-        decay: what the stage before still counts, from 0 to 1.
+        normalization: how importance is normalised: `mean` or `none`.
+        previous: folder or Hub name of the importance of the stage before; None without one.
+        decay: factor on the importance of the stage before, from 0 to 1.
         seed: decides which answers `sampled` draws.
-        dtype: `auto`, or the precision of the weights.
+        dtype: precision of the weights; `auto` for that of the saved model.
         load_in_4bit: whether the model is quantised as in the QLoRA recipes.
         trust_remote_code: whether Python code that comes with the model may run.
     """
@@ -70,13 +70,13 @@ class ImportanceArguments:
 
 
 def make_importance(args: ImportanceArguments) -> tuple[Path, Importance]:
-    """Estimate, combine, normalise and write; every process must call it.
+    """Estimate importance, combine it with an earlier stage's, normalise and write it; every process must call it.
 
     Args:
-        args: from which model and rows, and how.
+        args: model, rows and settings.
 
     Returns:
-        The file, and what is in it.
+        The path of the file, and the importance that it holds.
 
     Raises:
         OSError: when a model or a data set cannot be reached.
@@ -107,7 +107,7 @@ def make_importance(args: ImportanceArguments) -> tuple[Path, Importance]:
 
 
 def _load(args: ImportanceArguments) -> tuple[Any, Any]:
-    """The model with the adapter that is or will be trained, and its tokenizer."""
+    """Load the model, with the adapter that is or will be trained, and its tokenizer."""
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

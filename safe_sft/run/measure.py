@@ -1,4 +1,4 @@
-"""What a run measures before and after training: attack success, over-refusal, and the task itself where it can."""
+"""Measures attack success, over-refusal and, where possible, the task itself, before and after training."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ TASK_ROWS = 200
 
 @dataclass(frozen=True)
 class Questions:
-    """What models are asked.
+    """What the model is asked before and after training.
 
     Attributes:
-        suites: harmful requests, and harmless ones.
-        tasks: with known answers.
+        suites: suites of harmful requests and of harmless ones.
+        tasks: tasks with known answers.
     """
 
     suites: tuple[Suite, ...] = ()
@@ -32,10 +32,10 @@ class Questions:
         """Let `model` answer everything greedily, and judge the answers; every rank must call it.
 
         Args:
-            model: on its device.
-            tokenizer: its tokenizer.
-            args: with the longest answer and the batch size.
-            name: of the model.
+            model: the model, on its device.
+            tokenizer: the model's tokenizer.
+            args: the run's `SafeSFTConfig`, with the longest answer and the batch size.
+            name: name of the model.
         """
         asked, judge = Respondent(name, model, tokenizer, _settings(args)), RefusalPhrases()
         return Answers(
@@ -50,9 +50,9 @@ class Answers:
     """What one model answered.
 
     Attributes:
-        model: the model.
-        safety: on each suite.
-        utility: on each task.
+        model: the model that answered.
+        safety: one result for each suite.
+        utility: one result for each task.
     """
 
     model: ModelSpec
@@ -60,7 +60,7 @@ class Answers:
     utility: tuple[UtilityResult, ...] = ()
 
     def logs(self) -> dict[str, float]:
-        """The rates, by the names that they are logged under."""
+        """Return the rates, by the names that they are logged under."""
         rates: dict[str, float] = {}
         for result in self.safety:
             name = "asr" if result.suite.harmful else "over_refusal"
@@ -70,11 +70,11 @@ class Answers:
 
 
 def evaluation_of(answers: Sequence[Answers], args: SafeSFTConfig) -> Evaluation:
-    """The answers of one or more models to the same questions; the first is what the others are compared with.
+    """Join the answers of several models to the same questions; the others are compared with the first.
 
     Args:
-        answers: of each model.
-        args: with the longest answer and the batch size.
+        answers: the answers of each model.
+        args: the run's `SafeSFTConfig`, with the longest answer and the batch size.
     """
     return Evaluation(
         tuple(one.model for one in answers),
@@ -89,15 +89,15 @@ def _settings(args: SafeSFTConfig) -> Settings:
 
 
 def read_questions(script: SafeScriptArguments, splits: Mapping[str, Any]) -> Questions:
-    """What this run measures with; nothing with `safety_eval: false`.
+    """Load what this run asks its model; nothing with `safety_eval: false`.
 
     Args:
-        script: names the prompts and the task.
-        splits: of the data that is trained on, as it was loaded; a task is measured on its split `test`.
+        script: the run's `SafeScriptArguments`, which name the prompts and the task.
+        splits: the splits of the training data, as loaded; a task is measured on its split `test`.
 
     Raises:
         FileNotFoundError: when the file of prompts does not exist.
-        ValueError: when it has no column of prompts, or the task cannot be measured and the gate needs it.
+        ValueError: when that file has no column of prompts, or the gate needs a task that cannot be measured.
     """
     if not script.safety_eval:
         return Questions()

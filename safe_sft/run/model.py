@@ -1,4 +1,4 @@
-"""The model that the arguments name, or an adapter trained before on it, which is loaded as TRL would load it."""
+"""Loads the model that the arguments name, with an adapter trained before if one is named, as TRL would."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ from .arguments import with_values
 
 logger = get_logger(__name__)
 
-#: What a recipe may say of a LoRA: its field and that of the adapter's configuration.
+#: LoRA settings of a recipe: the field of the recipe, and that of the adapter's configuration.
 _LORA = {
     "lora_r": "r",
     "lora_alpha": "lora_alpha",
@@ -28,15 +28,15 @@ _LORA = {
 
 
 def trainer_arguments(script: SafeScriptArguments, args: SafeSFTConfig, model: ModelConfig) -> dict[str, Any]:
-    """What a trainer makes its model of: a name with a new adapter or none, or an adapter that goes on.
+    """Return the trainer arguments that give its model: a name with or without a new adapter, or a loaded adapter.
 
     Args:
-        script: names the adapter that goes on, if there is one.
-        args: what else a trainer gets; `model_init_kwargs` go before what `model` says.
-        model: which model, how it is loaded, and its new adapter.
+        script: the run's `SafeScriptArguments`, which name the adapter to train further, if any.
+        args: the run's `SafeSFTConfig`; its `model_init_kwargs` override what `model` says.
+        model: name of the model, how it is loaded, and its new adapter.
 
     Raises:
-        FileNotFoundError: when the adapter that goes on, or its safetensors, are missing.
+        FileNotFoundError: when the adapter to train further, or its safetensors, are missing.
         ValueError: when the LoRA settings differ from those of that adapter.
     """
     loading: dict[str, Any] = {
@@ -60,12 +60,12 @@ def trainer_arguments(script: SafeScriptArguments, args: SafeSFTConfig, model: M
 def load_adapter(
     name: str, model: ModelConfig, loading: Mapping[str, Any]
 ) -> tuple[PeftModel, PreTrainedTokenizerBase]:
-    """The adapter `name`, trainable, on `model.model_name_or_path`; and the tokenizer that was saved with it.
+    """Load the adapter `name`, trainable, on `model.model_name_or_path`, and the tokenizer saved with it.
 
     Args:
         name: folder or Hub name of the adapter.
-        model: the base. With `use_peft`, its LoRA settings must be those of the adapter.
-        loading: how the base is loaded: arguments of `from_pretrained`, `trust_remote_code` among them.
+        model: the base model. With `use_peft`, its LoRA settings must be those of the adapter.
+        loading: arguments of `from_pretrained` for the base, `trust_remote_code` among them.
 
     Raises:
         FileNotFoundError: when the adapter or its safetensors are missing.
@@ -106,7 +106,7 @@ def _folder(name: str) -> Path:
 
 
 def _check_settings(name: str, config: PeftConfig, model: ModelConfig) -> None:
-    """A setting of a LoRA describes a new adapter: it must not say something else than the one that there is."""
+    """Check that the LoRA settings, which describe a new adapter, do not contradict the one that is loaded."""
     wanted = get_peft_config(model)
     if wanted is None:
         return

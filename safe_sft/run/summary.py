@@ -1,4 +1,4 @@
-"""The tables that end a run."""
+"""Prints the tables at the end of a run."""
 
 from transformers.trainer_callback import TrainerState
 
@@ -6,12 +6,12 @@ from ..evaluation import Evaluation, Rate
 
 
 def print_summary(state: TrainerState, method: str, evaluation: Evaluation) -> None:
-    """The last logged losses, and attack success before and after (and of the merge); then whatever else was measured.
+    """Print the last logged losses, attack success before and after (and of the merge), and what else was measured.
 
     Args:
-        state: of the trainer.
-        method: `safety_method`.
-        evaluation: of the model before, after, and of its merge, as far as they were measured.
+        state: the trainer's state, which holds what was logged.
+        method: value of `safety_method`.
+        evaluation: the model before, after, and its merge, as far as they were measured.
     """
     from rich.console import Console
     from rich.table import Table
@@ -34,7 +34,7 @@ def print_summary(state: TrainerState, method: str, evaluation: Evaluation) -> N
 
 
 def _numbers(evaluation: Evaluation) -> dict[str, dict[str, Rate]]:
-    """What was measured -> model -> rate; in the order of the questions."""
+    """Return the rates by what was measured and by model, in the order of the questions."""
     numbers: dict[str, dict[str, Rate]] = {}
     for result in evaluation.safety:
         if result.headline is not None:
@@ -46,7 +46,7 @@ def _numbers(evaluation: Evaluation) -> dict[str, dict[str, Rate]]:
 
 
 def _last(state: TrainerState, *names: str) -> str:
-    """The last value of the first of `names` that was logged."""
+    """Return the last value of the first of `names` that was logged."""
     for name in names:
         values = [entry[name] for entry in state.log_history if name in entry]
         if values:

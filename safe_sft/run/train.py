@@ -26,10 +26,10 @@ logger = get_logger(__name__)
 
 
 def train(run: Run) -> None:
-    """Measure, train, measure, save; print one table; push, where that is asked for and the gate allows it.
+    """Measure, train, measure, save; print one table; push, if that is asked for and the gate allows it.
 
     Args:
-        run: from `build_run`.
+        run: the run, from `build_run`.
 
     Raises:
         HubError: when the push failed; the model is saved.
@@ -59,7 +59,7 @@ def train(run: Run) -> None:
 
 
 def _ask(trainer: SafeSFTTrainer, questions: Questions, name: str) -> Answers:
-    """What the trainer's model answers now, logged."""
+    """Ask the trainer's model in its present state, and log the rates."""
     with placed(trainer.model, trainer.args.device), trainer.accelerator.autocast():
         answers = questions.ask(trainer.model, trainer.processing_class, trainer.args, name)
     if rates := answers.logs():
@@ -68,7 +68,7 @@ def _ask(trainer: SafeSFTTrainer, questions: Questions, name: str) -> Answers:
 
 
 def _of_merge(trainer: SafeSFTTrainer, questions: Questions) -> list[Answers]:
-    """What the merge answers: an adapter on the trained model's own base, or else a second model beside it."""
+    """Ask the merge: an adapter on the trained model's own base, or else a second model that is loaded."""
     if not questions.suites or trainer.args.merge_after_training is None:
         return []
     ask = partial(questions.ask, tokenizer=trainer.processing_class, args=trainer.args, name="merged")
@@ -101,10 +101,10 @@ def _record(trainer: SafeSFTTrainer, evaluation: Evaluation, checks: list[Check]
 
 
 def require_checkpoint(args: SafeSFTConfig) -> None:
-    """Find out, before anything is loaded and measured, whether there is a checkpoint to resume from.
+    """Check, before anything is loaded and measured, that the checkpoint to resume from exists.
 
     Raises:
-        FileNotFoundError: when there is none.
+        FileNotFoundError: when there is no such checkpoint.
     """
     asked, output = _checkpoint(args.resume_from_checkpoint), Path(str(args.output_dir))
     if asked is True and not newest_checkpoint(str(output)):

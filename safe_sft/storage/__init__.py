@@ -1,1 +1,1 @@
-"""Files and folders that are written whole or not at all, and the Hub's transport."""
+"""Files and folders that are written whole or not at all, and transfers from and to the Hub."""

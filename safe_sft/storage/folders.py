@@ -1,4 +1,4 @@
-"""Output folders: complete, or not there."""
+"""Output folders that are written whole or not at all."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from uuid import uuid4
 
 @contextmanager
 def complete_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A new folder beside `output`, which takes its name when all is written, and is deleted when something fails.
+    """Open a new folder beside `output`; it takes that name when all is written, and is deleted if something fails.
 
     Args:
-        output: the folder to be.
-        overwrite: whether one that is there, and not empty, may be replaced.
+        output: path that the folder will have.
+        overwrite: whether a folder that is there, and not empty, may be replaced.
 
     Yields:
         The folder to write to, `.<name>.partial-…`.
@@ -34,7 +34,7 @@ def complete_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds something.
+    """Raise an error for a folder that is not empty.
 
     Raises:
         FileExistsError: when `output` is there and not empty, and may not be replaced.

@@ -1,4 +1,4 @@
-"""Folders on the Hugging Face Hub: down by name, and up with patience.
+"""Downloads folders from the Hugging Face Hub by name, and uploads them, trying again where that may help.
 
 Tokens come from the environment (`HF_TOKEN`) or from `hf auth login`, and appear in no message.
 """
@@ -44,7 +44,7 @@ LEFT_OUT = (
     ".*",
 )
 
-#: What `huggingface_hub` raises when the Hub was not reached, or said no.
+#: What `huggingface_hub` raises when the Hub could not be reached, or refused a request.
 UNREACHED = (HTTPError, OfflineModeIsEnabled)
 
 _DATA_FILES = {".json", ".jsonl", ".csv", ".parquet", ".txt"}
@@ -57,14 +57,14 @@ Result = TypeVar("Result")
 
 
 class HubError(ConnectionError):
-    """The Hub was not reached, or said no."""
+    """The Hub could not be reached, or refused a request."""
 
 
 class RemoteName(NamedTuple):
     """A model repository of the Hub.
 
     Attributes:
-        repo: its name, `owner/name`.
+        repo: name of the repository, `owner/name`.
         revision: branch, tag or commit; None for the newest.
     """
 
@@ -73,7 +73,7 @@ class RemoteName(NamedTuple):
 
     @classmethod
     def parse(cls, source: str) -> "RemoteName | None":
-        """`hf://owner/name` or `hf://owner/name@revision`; None for anything that does not begin with `hf://`.
+        """Read `hf://owner/name` or `hf://owner/name@revision`; None for a text that does not begin with `hf://`.
 
         Raises:
             ValueError: when something else follows `hf://`.
@@ -88,10 +88,10 @@ class RemoteName(NamedTuple):
         return cls(repo, revision or None)
 
     def download(self, patterns: Sequence[str]) -> Path:
-        """The folder of the local copy; only files that are named by `patterns`, and only those that have changed.
+        """Download the files that `patterns` name, if they have changed; returns the folder of the local copy.
 
         Raises:
-            HubError: when it cannot be reached and is not here already.
+            HubError: when the Hub cannot be reached and there is no local copy.
         """
         try:
             return Path(snapshot_download(self.repo, revision=self.revision, allow_patterns=list(patterns)))
@@ -103,7 +103,7 @@ class RemoteName(NamedTuple):
 
 
 def hub_name(name: str | None) -> str | None:
-    """`name` if it can be that of a repository of the Hub, and is no file or folder here; else None."""
+    """Return `name` if it may name a repository of the Hub, and is no local file or folder; else None."""
     try:
         validate_repo_id(name or "")
     except HFValidationError:
@@ -116,10 +116,10 @@ class Destination:
     """Where a folder is uploaded to.
 
     Attributes:
-        repo: model repository; created where it does not exist.
+        repo: name of the model repository; created where it does not exist.
         private: whether a repository that is created is private; None leaves it to the owner's settings.
-        token: for the Hub; by default the one of the environment or of `hf auth login`.
-        revision: branch; by default the main one.
+        token: token for the Hub; by default the one of the environment or of `hf auth login`.
+        revision: branch to upload to; by default the main one.
     """
 
     repo: str
@@ -128,7 +128,7 @@ class Destination:
     revision: str | None = None
 
     def failed(self, folder: str | Path, error: Exception) -> HubError:
-        """What to say when uploading `folder` ended in `error`."""
+        """Make the error to raise when uploading `folder` ended in `error`."""
         return HubError(
             f"Pushing '{folder}' to '{self.repo}' failed: {reason(error, self.token)}. Nothing is lost, it is all in "
             f"'{folder}'. Push it again with: safe-sft push {folder} --repo {self.repo}"
@@ -144,20 +144,20 @@ def upload(
     also: Sequence[str] = (),
     message: str = "Upload with safe_sft",
 ) -> str:
-    """Upload a folder in one commit, and try again where that may help; what is there already is not sent again.
+    """Upload a folder in one commit, and try again where that may help; files that are there are not sent again.
 
     Args:
-        folder: what to upload.
-        destination: where to.
-        only: patterns of files; all but `LEFT_OUT` by default.
-        also: patterns of `LEFT_OUT` that are uploaded nevertheless.
-        message: of the commit.
+        folder: the folder to upload.
+        destination: the repository to upload to.
+        only: patterns of the files to upload; all but `LEFT_OUT` by default.
+        also: patterns of files in `LEFT_OUT` that are uploaded nevertheless.
+        message: message of the commit.
 
     Returns:
         The address of the repository.
 
     Raises:
-        HubError: naming the reason, and how to push again.
+        HubError: when the upload failed; the message gives the reason, and how to push again.
     """
     api = HfApi(token=destination.token)
     push = partial(
@@ -177,13 +177,13 @@ def upload(
 
 
 def patiently(call: Callable[[], Result]) -> Result:
-    """Call again, a few times, when the connection breaks or the Hub is busy, after the wait that it asks for.
+    """Call, and repeat a few times when the connection breaks or the Hub is busy, after the wait that it asks for.
 
     `huggingface_hub` does so itself for what it downloads and for the files that it uploads, but not when it creates a
     repository, checks a card or makes a commit.
 
     Args:
-        call: something that does no harm when done twice.
+        call: function that does no harm when it is called twice.
     """
     for attempt in range(1, _ATTEMPTS):
         try:
@@ -198,7 +198,7 @@ def patiently(call: Callable[[], Result]) -> Result:
 
 
 def _wait(error: Exception, attempt: int) -> float | None:
-    """Seconds until the next attempt; None when there is no use in one."""
+    """Return the seconds until the next attempt; None when another attempt is of no use."""
     if not isinstance(error, HfHubHTTPError):  # no answer at all
         return min(2.0 ** (attempt - 1), 30)
     if error.response.status_code not in _PASSING:
@@ -208,11 +208,11 @@ def _wait(error: Exception, attempt: int) -> float | None:
 
 
 def reason(error: Exception, token: str | None = None) -> str:
-    """What went wrong, in a line without secrets.
+    """Say what went wrong, in a line without secrets.
 
     Args:
-        error: of `huggingface_hub` or the network.
-        token: one that must not appear, besides that of the environment.
+        error: error of `huggingface_hub` or of the network.
+        token: token that must not appear in the text, besides that of the environment.
     """
     if isinstance(error, HfHubHTTPError) and error.response.status_code in _UNWELCOME:
         return (

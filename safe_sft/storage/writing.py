@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: at every moment a path is absent, the old file or the new one."""
+"""Files that are written whole or not at all: a path is always absent, the old file, or the new one."""
 
 import json
 import os
@@ -19,13 +19,13 @@ _ABANDONED_S = 3600
 
 @contextmanager
 def complete_file(path: Path) -> Iterator[Path]:
-    """A new file beside `path`, which takes its place when all is written, and is deleted when something fails.
+    """Open a new file beside `path`; it takes that name when all is written, and is deleted if something fails.
 
     Args:
-        path: the file to be; its folder is made.
+        path: path that the file will have; its folder is made.
 
     Yields:
-        The file to write, `.<name>.….tmp`: another one each time, so that several processes may write at once.
+        The path to write to, `.<name>.….tmp`: a new one each time, so that several processes may write at once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.tmp")
@@ -37,12 +37,12 @@ def complete_file(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(path: Path) -> None:
-    """Delete what processes that were killed while they wrote `path` have left beside it.
+    """Delete what processes that were killed while writing `path` have left beside it.
 
-    What was written to within the last hour may be the work of another process, and stays.
+    Files that were changed within the last hour stay: another process may be writing them.
 
     Args:
-        path: the file.
+        path: path of the file.
     """
     for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
         with suppress(FileNotFoundError):  # another process is done with it
@@ -54,8 +54,8 @@ def write_text(path: Path, text: str) -> None:
     """Write a text in UTF-8.
 
     Args:
-        path: the file; its folder is made.
-        text: all of it.
+        path: path of the file; its folder is made.
+        text: content of the file.
     """
     with complete_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -65,9 +65,9 @@ def write_json(path: Path, content: Mapping[str, Any], default: Callable[[Any], 
     """Write JSON, indented.
 
     Args:
-        path: the file; its folder is made.
-        content: what it holds.
-        default: turns values that JSON does not know into ones that it does.
+        path: path of the file; its folder is made.
+        content: content of the file.
+        default: function that turns values that JSON does not know into ones that it knows.
     """
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, default=default) + "\n")
 
@@ -76,9 +76,9 @@ def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: dict[st
     """Write a safetensors file.
 
     Args:
-        path: the file; its folder is made.
-        tensors: by name.
-        metadata: texts for its header, by name.
+        path: path of the file; its folder is made.
+        tensors: the tensors, by name.
+        metadata: texts for the file's header, by name.
     """
     from safetensors.torch import save_file
 

@@ -1,4 +1,4 @@
-"""`SafeSFTTrainer`, and what is its alone: the step's states, the safety set, the teacher, the callbacks."""
+"""`SafeSFTTrainer` and its parts: the step's hidden states, the safety set, the teacher, the callbacks."""
 
 from .callbacks import SafetyEvalCallback
 from .safe_sft_trainer import SafeSFTTrainer

@@ -1,4 +1,4 @@
-"""Callbacks of the trainer: attack success during training, and what methods do after a step."""
+"""Callbacks of the trainer: one measures attack success during training, one calls the methods after each step."""
 
 import weakref
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from ..methods import SafetyMethod
 
 
 class MethodsCallback(TrainerCallback):
-    """Lets the methods follow the weights.
+    """Tells the methods after each optimizer step that the weights have changed.
 
     Args:
-        methods: of the trainer.
+        methods: the trainer's methods.
     """
 
     def __init__(self, methods: Sequence[SafetyMethod]):
@@ -28,17 +28,17 @@ class MethodsCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Tell each method that the weights have moved."""
+        """Tell each method that the weights have changed."""
         for method in self._methods:
             method.after_step(kwargs["model"])
 
 
 @runtime_checkable
 class Deployable(Protocol):
-    """A trainer whose weights in training are not those that are used."""
+    """A trainer whose weights in training may differ from those that are saved and measured."""
 
     def deployed(self) -> AbstractContextManager[None]:
-        """Inside, the model has the weights that are used."""
+        """Give the model the weights that are saved and measured, inside this context."""
 
 
 class SafetyEvalCallback(TrainerCallback):
@@ -51,13 +51,13 @@ class SafetyEvalCallback(TrainerCallback):
     Args:
         trainer: the trainer that this is added to.
         prompts: harmful requests; the built-in held-out ones by default.
-        size: how many of them are used, evenly spread, the same ones each time.
-        steps: measure after every so many steps; None measures at evaluations alone.
-        max_asr: stop training once the lower end of the interval is above it: when it is sure that the model has
-            forgotten too much. None never stops.
-        judge: refusal phrases by default.
+        size: number of prompts that are used, evenly spread, the same ones each time.
+        steps: number of steps between measurements; None measures only at evaluations.
+        max_asr: training stops once the lower end of the interval is above this share, so that chance cannot be the
+            reason. None never stops.
+        judge: judge of the answers; refusal phrases by default.
         max_new_tokens: longest answer, in tokens.
-        batch_size: prompts at a time, per device.
+        batch_size: prompts answered at a time, per device.
 
     Raises:
         ValueError: when `steps` or `size` is less than 1, or `max_asr` is not a share.
@@ -113,28 +113,28 @@ class SafetyEvalCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Nothing has stopped this training yet."""
+        """Forget what stopped an earlier training."""
         self.why_stopped = None
         return control
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """The weights are about to change: what was measured is no longer theirs."""
+        """Forget the last measurement: the weights are about to change."""
         self._last = None
         return control
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """The best weights may have been loaded."""
+        """Forget the last measurement: the best weights may have been loaded."""
         self._last = None
         return control
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Measure and log every `steps` steps, except where an evaluation is about to."""
+        """Measure and log every `steps` steps, except where an evaluation is about to do so."""
         if self._steps is not None and state.global_step % self._steps == 0 and not control.should_evaluate:
             self._log(self._measure(), control)
             self._stop_if_forgotten(state, control)
@@ -157,7 +157,7 @@ class SafetyEvalCallback(TrainerCallback):
         return control
 
     def _measure(self) -> dict[str, float]:
-        """The rates of the present weights; every rank must call it."""
+        """Measure the rates of the present weights; every rank must call it."""
         if self._last is None:
             trainer = self._owner
             # `SafeSFTTrainer` says which weights are to be used; other trainers have one set.
@@ -202,10 +202,10 @@ class SafetyEvalCallback(TrainerCallback):
 
 
 def why_stopped(trainer: Trainer) -> str | None:
-    """What a `SafetyEvalCallback` has stopped the last training for, in a sentence; None where none has.
+    """Return a sentence on why a `SafetyEvalCallback` stopped the last training; None if none did.
 
     Args:
-        trainer: one that has trained.
+        trainer: a trainer that has trained.
     """
     callbacks = trainer.callback_handler.callbacks
     reasons = (callback.why_stopped for callback in callbacks if isinstance(callback, SafetyEvalCallback))

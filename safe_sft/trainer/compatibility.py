@@ -1,4 +1,4 @@
-"""Which settings of TRL clash with which safety methods, said before anything is trained."""
+"""Refuses settings of TRL that clash with a safety method, before anything is trained."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ from .hub_trainer import HubTrainer
 
 
 def must_join(trainer: HubTrainer) -> bool:
-    """Whether a second forward with gradient is not possible.
+    """Return whether replayed rows must join the task's forward, because a second one with gradient is not possible.
 
-    DDP with reentrant checkpointing marks parameters ready twice; where weights are cut up, every rank must run as
-    many forwards.
+    DDP with reentrant checkpointing marks parameters ready twice; where weights are sharded, every rank must run the
+    same number of forwards.
     """
     if weights_are_cut_up(trainer):
         return True
@@ -27,15 +27,15 @@ def must_join(trainer: HubTrainer) -> bool:
 
 
 def weights_are_cut_up(trainer: HubTrainer) -> bool:
-    """Whether no rank holds the whole weights while it trains: under FSDP and DeepSpeed ZeRO-3."""
+    """Return whether the weights are sharded while training: under FSDP and DeepSpeed ZeRO-3."""
     return trainer.accelerator.distributed_type == DistributedType.FSDP or _is_zero3(trainer)
 
 
 def check_compatibility(trainer: HubTrainer, methods: Sequence[SafetyMethod]) -> None:
-    """Refuse what would train something else than it says.
+    """Refuse settings under which a method would compute something else than it says.
 
     Raises:
-        ValueError: with the method, the setting and the remedy.
+        ValueError: for such a setting; the message names the method, the setting and the remedy.
     """
     args = trainer.args
     if args.merge_after_training is not None:
@@ -80,10 +80,10 @@ def check_output(args: SafeSFTConfig, model: Any) -> None:
 
 
 def aligned_source(model: Any) -> str:
-    """Folder or Hub name that the aligned model was loaded from, for a merge with it.
+    """Return the folder or Hub name that the aligned model was loaded from, for a merge with it.
 
     Raises:
-        ValueError: when it is not known.
+        ValueError: when the name is not known.
     """
     name = str(base_model(model).config._name_or_path)
     if not name:
@@ -104,10 +104,10 @@ def _check_merge(model: Any) -> None:
 
 
 class _Rule(NamedTuple):
-    """What does not go together.
+    """A method and a setting that do not go together.
 
     Attributes:
-        applies: whether a trainer and one of its methods are such a case.
+        applies: function that says whether a trainer and one of its methods are such a case.
         clash: what the method does not work with.
         remedy: what to do about it.
     """
@@ -153,7 +153,7 @@ def _reads_states(method: SafetyMethod) -> bool:
 # ZeRO-3 empties weights between uses; a frozen head is gathered for a loss, and nothing else is.
 _ELSEWHERE = "use FSDP2, which shards the weights as well, ZeRO-2, or DDP."
 
-#: The first that applies is said.
+#: The error names the first rule that applies.
 _RULES = (
     _Rule(
         lambda trainer, method: _is_parallel(trainer),

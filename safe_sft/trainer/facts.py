@@ -1,4 +1,4 @@
-"""What a trainer knows of its run, for the card."""
+"""Collects what a trainer knows of its run, for the model card."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,15 +26,15 @@ def run_facts(
     teacher: Teacher | None,
     card: CardContent,
 ) -> RunFacts:
-    """The facts of a trainer.
+    """Collect the facts of a trainer's run.
 
     Args:
-        args: of the trainer.
-        terms: its methods and their weights.
-        model: that is trained.
-        safety_rows: those that the methods use.
-        teacher: of the methods.
-        card: what the trainer cannot know.
+        args: the trainer's `SafeSFTConfig`.
+        terms: the safety methods and their weights.
+        model: the model that is trained.
+        safety_rows: the safety rows that the methods use; None without them.
+        teacher: the methods' teacher; None without one.
+        card: what the trainer cannot know itself.
     """
     config = base_model(model).config
     base = hub_name(str(config._name_or_path))

@@ -22,7 +22,7 @@ logger = get_logger(__name__)
 
 
 class HubTrainer(SFTTrainer, ABC):
-    """`SFTTrainer` with a card that says how safe the model is, and pushes that do not give up at once.
+    """`SFTTrainer` with a card that says how safe the model is, and pushes that are tried again.
 
     Attributes:
         card: what the card says beyond what the trainer knows.
@@ -39,11 +39,11 @@ class HubTrainer(SFTTrainer, ABC):
     @property
     @abstractmethod
     def facts(self) -> RunFacts:
-        """How the model is made."""
+        """Return the facts of the run, for the card."""
 
     @abstractmethod
     def deployed(self) -> AbstractContextManager[None]:
-        """Inside, `model` has the weights that are to be saved."""
+        """Give `model` the weights that are to be saved, inside this context."""
 
     def create_model_card(  # type: ignore[override]  # TRL's arguments are not those of `Trainer`
         self,
@@ -54,9 +54,9 @@ class HubTrainer(SFTTrainer, ABC):
         """Write TRL's card to `output_dir`, with how the model was kept safe, and how safe it is.
 
         Args:
-            model_name: of the model; by default that of the repository or of `output_dir`.
-            dataset_name: on the Hub; the name of a file is left out.
-            tags: of the card.
+            model_name: name of the model; by default that of the repository or of `output_dir`.
+            dataset_name: name of the data set on the Hub; the name of a file is left out.
+            tags: tags of the card.
         """
         if not self.is_world_process_zero():
             return
@@ -71,7 +71,7 @@ class HubTrainer(SFTTrainer, ABC):
         """Create the repository, and try again where trying again may help.
 
         Raises:
-            HubError: when it cannot be created.
+            HubError: when the repository cannot be created.
         """
         try:
             patiently(partial(super().init_hf_repo, token, private))
@@ -84,15 +84,15 @@ class HubTrainer(SFTTrainer, ABC):
     def push_to_hub(  # type: ignore[override]  # which passes on what it does not read
         self, commit_message: str | None = "End of training", blocking: bool = True, **kwargs: Any
     ) -> Any:
-        """Push what `save_model` saves, after saving it; and try again where trying again may help.
+        """Save the model and push what was saved; try again where trying again may help.
 
         Args:
-            commit_message: of the commit.
+            commit_message: message of the commit.
             blocking: whether to wait for the end of the upload.
-            kwargs: as in `SFTTrainer`.
+            kwargs: further arguments of `SFTTrainer.push_to_hub`.
 
         Raises:
-            HubError: with the reason, and how to push again.
+            HubError: when the push failed; the message gives the reason, and how to push again.
         """
         args = self.args
         with self.deployed():

@@ -1,4 +1,4 @@
-"""What the methods cannot recompute, beside the weights of each checkpoint."""
+"""Saves and loads, with each checkpoint, what the methods cannot recompute."""
 
 import os
 from collections.abc import Iterable
@@ -17,18 +17,18 @@ STATE_FILE = "safety_state.safetensors"
 
 
 def method_states(methods: Iterable[SafetyMethod]) -> dict[str, Tensor]:
-    """The states of all methods, each under its method's name. Under FSDP2 every rank must call it."""
+    """Return the states of all methods, each under its method's name. Under FSDP2 every rank must call it."""
     return {f"{m.name}.{name}": tensor for m in methods for name, tensor in m.state_dict().items()}
 
 
 def save_method_states(states: dict[str, Tensor], checkpoint: str) -> None:
-    """Write the states beside the weights of a checkpoint; no file where there are none."""
+    """Write the states beside the weights of a checkpoint; without states, no file is written."""
     if states:
         write_tensors(Path(checkpoint, STATE_FILE), states)
 
 
 def load_method_states(methods: Iterable[SafetyMethod], checkpoint: str) -> None:
-    """Give each method what it saved; a method that saved nothing goes on from the model, and says so."""
+    """Give each method what it saved; one that saved nothing goes on from the model as it is, with a warning."""
     path = os.path.join(checkpoint, STATE_FILE)
     state = load_file(path) if os.path.isfile(path) else {}
     for method in methods:

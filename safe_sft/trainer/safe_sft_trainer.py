@@ -42,13 +42,13 @@ class SafeSFTTrainer(HubTrainer):
     `SFTTrainer` bit for bit.
 
     Args:
-        model: as for `SFTTrainer`; it is the aligned model, the one whose behaviour is protected.
+        model: the aligned model, whose behaviour is protected; given as for `SFTTrainer`.
         args: a `SafeSFTConfig`; an `SFTConfig` or `TrainingArguments` is completed with the default safety fields.
-        safety_dataset: rows of `prompt` + `completion`, `messages`, or `prompt` alone (answered once by the aligned
-            model). None means the package's built-in prompts.
+        safety_dataset: the safety rows: `prompt` + `completion`, `messages`, or `prompt` alone (answered once by the
+            aligned model). None means the package's built-in prompts.
 
     Raises:
-        ValueError: when the safety method clashes with another setting; before anything is trained.
+        ValueError: when the safety method clashes with another setting; raised before anything is trained.
 
     Example:
         >>> trainer = SafeSFTTrainer("Qwen/Qwen3-0.6B", train_dataset=dataset, peft_config=LoraConfig())
@@ -150,9 +150,9 @@ class SafeSFTTrainer(HubTrainer):
 
         Args:
             model: the model, wrapped or not.
-            inputs: a batch of the task.
-            return_outputs: as in `SFTTrainer`.
-            num_items_in_batch: supervised task tokens of the optimizer step.
+            inputs: a batch of task rows.
+            return_outputs: whether to return the model's outputs, too.
+            num_items_in_batch: number of supervised task tokens of the optimizer step.
 
         Returns:
             The loss, or `(loss, outputs)`.
@@ -181,12 +181,12 @@ class SafeSFTTrainer(HubTrainer):
         return (loss, *outputs) if return_outputs else loss
 
     def _loss_divisor(self, num_items: Tensor | int | None) -> int:
-        """What `Trainer` will divide the loss by: the accumulation steps, where it is not normalised over the step."""
+        """Return what `Trainer` will divide the loss by: 1 where the loss is already a mean over the step."""
         divided = (num_items is None or not self.model_accepts_loss_kwargs) and self.compute_loss_func is None
         return self.current_gradient_accumulation_steps if divided else 1
 
     def _task_share(self, task: TokenStates | None, num_items: Tensor | int | None, divisor: int) -> float | Tensor:
-        """What one supervised task token counts for: as in TRL's own loss."""
+        """Return the weight of one supervised task token in the step's mean, as in TRL's own loss."""
         if task is None:
             return 0.0
         if num_items is None:
@@ -195,7 +195,7 @@ class SafeSFTTrainer(HubTrainer):
         return share.to(task.hidden.device) if isinstance(share, Tensor) else share
 
     def _safety_loss(self, step: StepContext, device: torch.device) -> Tensor:
-        """The weighted sum of the terms, normalised over the optimizer step; also keeps what is logged."""
+        """Return the weighted sum of the terms, normalised over the optimizer step, and record them for the log."""
         total = torch.zeros((), device=device)
         for method, weight in self._terms:
             value = method.loss(step)
@@ -208,7 +208,7 @@ class SafeSFTTrainer(HubTrainer):
 
     @contextmanager
     def deployed(self) -> Iterator[None]:
-        """Inside, `model` has the weights that are to be saved and measured; the same but for `ema`."""
+        """Give `model` the weights to save and measure, inside this context; only `ema` changes any."""
         if self._is_deployed:
             yield
             return
@@ -220,7 +220,7 @@ class SafeSFTTrainer(HubTrainer):
             yield
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model to be used; the checkpoints that `Trainer` itself saves keep the weights in training."""
+        """Save the weights to be used; the checkpoints that `Trainer` itself saves keep the weights in training."""
         with nullcontext() if _internal_call else self.deployed():
             if self._terms:
                 require_finite_weights(self.model, "the tuned model", "It is not saved.")
@@ -228,7 +228,7 @@ class SafeSFTTrainer(HubTrainer):
 
     @property
     def facts(self) -> RunFacts:
-        """How the model is made: what its card says."""
+        """Return the facts of the run, for the model card."""
         return run_facts(
             self.args,
             self._terms,
@@ -239,12 +239,12 @@ class SafeSFTTrainer(HubTrainer):
         )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """The task loss of the model to be used (with `ema_evaluate: false`, of the weights in training)."""
+        """Evaluate the task loss of the weights to be used (with `ema_evaluate: false`, of those in training)."""
         with self.deployed() if self.args.ema_evaluate else nullcontext():
             return super().evaluate(*args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
-        """The predictions of the model to be used."""
+        """Predict with the weights to be used."""
         with self.deployed():
             return super().predict(*args, **kwargs)
 

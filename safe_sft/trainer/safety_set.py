@@ -1,4 +1,4 @@
-"""From what the user passes as `safety_dataset` to token rows and their teacher."""
+"""Turns what the user passes as `safety_dataset` into token rows."""
 
 import hashlib
 import json
@@ -23,11 +23,11 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True)
 class SafetySet:
-    """Safety rows as the user gave them, checked.
+    """The safety rows as the user gave them, checked.
 
     Attributes:
-        rows: with an answer, or without one.
-        name: of the built-in prompts; None for rows of the user's.
+        rows: the safety rows, with or without an answer.
+        name: name of the built-in prompts; None for the user's rows.
     """
 
     rows: tuple[SafetyRow, ...]
@@ -35,7 +35,7 @@ class SafetySet:
 
     @classmethod
     def read(cls, dataset: Iterable[Mapping[str, Any]] | None) -> "SafetySet":
-        """Check `dataset`; None means the built-in prompts."""
+        """Read and check `dataset`; None means the built-in prompts."""
         if dataset is None:
             return cls(
                 tuple(SafetyRow(prompt.prompt, None) for prompt in builtin_prompts("safety")), "built-in prompts"
@@ -44,18 +44,18 @@ class SafetySet:
 
     @property
     def digest(self) -> str:
-        """Of the texts, in order."""
+        """Return a digest of the texts, in order."""
         return hashlib.sha256(json.dumps(self.rows, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
     @property
     def facts(self) -> SafetyRowsFacts:
-        """What a card says of the rows."""
+        """Return what a card says of the rows."""
         return SafetyRowsFacts(self.name, len(self.rows), self.digest)
 
     def tokenize(
         self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, args: SafeSFTConfig
     ) -> list[TokenizedRow]:
-        """Token rows, in order; `model` answers the prompts that have no answer.
+        """Return token rows, in order; `model` answers the prompts that have no answer.
 
         Raises:
             ValueError: when no row keeps a supervised token.
@@ -96,7 +96,7 @@ class SafetySet:
 def _warn_of_compliance(
     tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], answers: list[TokenizedRow]
 ) -> None:
-    """Self-replay keeps what the model does; say so when that is not refusing."""
+    """Log a warning when the aligned model does not refuse: replaying its own answers keeps what it does."""
     judge = RefusalPhrases()
     texts = tokenizer.batch_decode(
         [row.input_ids[len(prompt) :] for prompt, row in zip(prompts, answers, strict=True)],

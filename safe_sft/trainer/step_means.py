@@ -1,4 +1,4 @@
-"""Means over optimizer steps of quantities that arrive in parts, without a synchronisation a step."""
+"""Means over optimizer steps of quantities that arrive in parts, without synchronising at each step."""
 
 import torch
 from accelerate import Accelerator
@@ -6,20 +6,20 @@ from torch import Tensor
 
 
 class StepMeans:
-    """Sums parts on their device; `flush` gives the mean over the steps since the last one, over all ranks."""
+    """Sums parts on their device; `flush` returns the mean over all ranks and over the steps since the last flush."""
 
     def __init__(self) -> None:
         self._steps = 0
         self._sums: dict[str, Tensor] = {}
 
     def add(self, name: str, part: Tensor, begins_step: bool = False) -> None:
-        """Add one part of the step's value: a scalar, the first of a new step or not."""
+        """Add a part of the step's value, a scalar; the flag says whether a new step begins with it."""
         self._steps += begins_step
         part = part.detach().float()
         self._sums[name] = self._sums[name] + part if name in self._sums else part
 
     def flush(self, accelerator: Accelerator) -> dict[str, float]:
-        """The means, equal on every rank; every rank must call it."""
+        """Return the means, equal on every rank; every rank must call it."""
         if not self._steps:
             return {}
         stacked = torch.stack([value.to(accelerator.device) for value in self._sums.values()]) / self._steps

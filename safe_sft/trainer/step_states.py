@@ -1,4 +1,4 @@
-"""The hidden states that a step's terms are made of: replayed and task rows, the model's and the aligned model's."""
+"""Collects the hidden states of replayed and task rows, of the model and of the aligned model, for a step's terms."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -20,7 +20,7 @@ from .teacher import make_teacher
 
 @dataclass(frozen=True)
 class MicroStep:
-    """Which micro-step a batch is: `index` of `count` in optimizer step `step`, all from 0."""
+    """The place of a batch: micro-step `index` (from 0) of `count`, in optimizer step `step` (from 0)."""
 
     step: int
     index: int
@@ -28,15 +28,15 @@ class MicroStep:
 
 
 class StepStates:
-    """Reads the states of each micro-step off the model.
+    """Collects the hidden states of each micro-step from the model.
 
     Args:
         model: the aligned model, on its device, not yet wrapped for distribution.
-        args: of the trainer.
-        accelerator: the trainer's.
-        methods: what the states are for.
+        args: the trainer's `SafeSFTConfig`.
+        accelerator: the trainer's accelerator.
+        methods: the safety methods that use the states.
         rows: the safety rows; empty when no method replays.
-        tokenizer: the model's, with a padding token.
+        tokenizer: the model's tokenizer, with a padding token.
     """
 
     def __init__(
@@ -70,30 +70,30 @@ class StepStates:
                 self.teacher = make_teacher(model, tokenizer, self._tap, rows, args)
 
     def replay_batch(self, micro_step: MicroStep) -> ReplayBatch | None:
-        """The rows to replay, or None when nothing is replayed."""
+        """Return the rows to replay, or None when nothing is replayed."""
         if self.schedule is None:
             return None
         rows = self.schedule.rows(micro_step.step, micro_step.index, self._accelerator.process_index)
         return ReplayBatch.of(self._rows, rows, self._accelerator.device)
 
     def joins(self, inputs: Mapping[str, Any], replay: ReplayBatch | None, must_join: bool) -> bool:
-        """Whether `replay` rides along with `inputs` in one forward."""
+        """Return whether `replay` joins `inputs` in one forward."""
         layout = batch_layout(inputs)
         if replay is None or layout is None:
             return False
         return layout == "flattened" or must_join or joining_is_cheaper(tuple(inputs["input_ids"].shape), replay)
 
     def listening(self, replay: ReplayBatch | None) -> AbstractContextManager[None]:
-        """The task's forward inside leaves its states, and those of `replay` when it rides along."""
+        """Collect the states of the task's forward inside this context, and those of `replay` when it joins."""
         return self._tap.listening(replay, task=self._watches_task)
 
     def of_replay(self, model: Any, replay: ReplayBatch, joined: bool) -> TokenStates:
-        """The states that predict the replayed rows' answers."""
+        """Return the states that predict the replayed rows' answers."""
         hidden = self._tap.replay_hidden() if joined else self._tap.forward_rows(model, replay)
         return self._states(model, hidden, replay.targets, lambda: self._teacher_hidden(model, replay))
 
     def of_task(self, model: Any, inputs: Mapping[str, Any]) -> TokenStates | None:
-        """The states that predict the task rows' supervised tokens."""
+        """Return the states that predict the task rows' supervised tokens."""
         if not self._watches_task:
             return None
         hidden, labels = self._tap.task_hidden(), inputs["labels"]
@@ -110,7 +110,7 @@ class StepStates:
     def context(
         self, micro_step: MicroStep, replay: TokenStates | None, task: TokenStates | None, task_share: float | Tensor
     ) -> StepContext:
-        """What the methods see. Ranks average their gradients, so each counts its tokens `world_size` times."""
+        """Return what the methods see. Ranks average their gradients, so each counts its tokens `world_size` times."""
         share = 0.0
         if self.schedule is not None:
             tokens = self.schedule.tokens(micro_step.step, micro_step.count)

@@ -1,4 +1,4 @@
-"""Which teacher a run has, and what its states depend on."""
+"""Chooses the teacher of a run, and records what its states depend on."""
 
 import hashlib
 import json
@@ -36,10 +36,10 @@ def make_teacher(
     rows: Sequence[TokenizedRow],
     args: SafeSFTConfig,
 ) -> Teacher:
-    """The teacher that `args` asks for.
+    """Make the teacher that `args` asks for.
 
     Raises:
-        ValueError: when `teacher="online"` would not be the aligned model, or the cache belongs to another.
+        ValueError: when `teacher="online"` would not be the aligned model, or the cache belongs to another model.
     """
     switchable = aligned_without_adapter(model)
     if args.teacher == "online" and not switchable:
@@ -67,7 +67,7 @@ def make_teacher(
 def teacher_provenance(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, rows: Sequence[TokenizedRow], args: SafeSFTConfig
 ) -> dict[str, Any]:
-    """What a teacher's states depend on, as plain values that can be compared and shown."""
+    """Return what a teacher's states depend on, as plain values that can be compared and shown."""
     config = base_model(model).config
     quantization = getattr(config, "quantization_config", None)
     adapter = {n: p for n, p in model.named_parameters() if of_adapter(n)}

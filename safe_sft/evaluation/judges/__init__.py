@@ -1,4 +1,4 @@
-"""Judges: what an answer is. Each is a class of its own; `names.judge_maker` finds one by name."""
+"""Judges say what an answer is: complied or refused. Each is one class; `names.judge_maker` finds one by name."""
 
 from .base import Judge, Verdict
 from .refusal_phrases import REFUSAL_PHRASES, RefusalPhrases

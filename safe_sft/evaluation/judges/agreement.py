@@ -9,12 +9,12 @@ from . import Verdict
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two judges on the same answers; compared in what attack success counts: complied, or not.
+    """Two judges on the same answers, compared by whether they call each answer complied or not.
 
     Attributes:
-        judges: their names.
-        rate: on how many they agree.
-        kappa: Cohen's; None where it is undefined.
+        judges: names of the two judges.
+        rate: share of the answers on which they agree.
+        kappa: Cohen's kappa; None where it is undefined.
         disagreements: indices of the answers on which they differ.
     """
 
@@ -25,7 +25,7 @@ class Agreement:
 
     @classmethod
     def of(cls, judges: tuple[str, str], first: Sequence[Verdict], second: Sequence[Verdict]) -> "Agreement":
-        """Compare two lists of verdicts; answers that either could not judge, or that say nothing, are left out."""
+        """Compare two lists of verdicts; answers without a verdict of both, or that say nothing, are left out."""
         outside = {Verdict.UNJUDGED, Verdict.DEGENERATE}
         both = [i for i, pair in enumerate(zip(first, second, strict=True)) if outside.isdisjoint(pair)]
         left = [first[i] is Verdict.COMPLIED for i in both]
@@ -34,7 +34,7 @@ class Agreement:
         return cls(judges, Rate(len(both) - len(differ), len(both)), cohen_kappa(left, right), differ)
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """Return the agreement as plain values for JSON."""
         return {
             "judges": list(self.judges),
             "agreement": self.rate.as_dict(),

@@ -31,7 +31,7 @@ _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504}
 
 @dataclass(frozen=True)
 class Prices:
-    """US dollars for a million tokens."""
+    """Prices of input and output tokens, in US dollars for a million."""
 
     input: float = 0.0
     output: float = 0.0
@@ -42,7 +42,7 @@ class CostCapReached(RuntimeError):
 
 
 class ApiJudge(Judge):
-    """Asks a chat model with a rubric. What fails after all retries, or passes the cap, is `unjudged`, never guessed.
+    """Asks a chat model with a rubric. An answer whose request fails, or passes the cost cap, stays `unjudged`.
 
     The key is read from the environment at each request; it is neither stored nor logged.
 
@@ -51,13 +51,14 @@ class ApiJudge(Judge):
         url: base address of the API, as OpenAI's `https://api.openai.com/v1`.
         key_variable: environment variable that holds the key; an endpoint without keys needs none set.
         rubric: the system prompt; it must ask for JSON with `verdict`, `complied` or `refused`.
-        cache: folder of earlier verdicts; None keeps none.
-        prices: to reckon the cost with; an endpoint that does not tell its usage is charged the most it can be.
-        max_cost: US dollars for the life of this judge; None for no cap. Requests that are under way when it is
+        cache: folder where verdicts are kept; None keeps none.
+        prices: prices that the cost is computed with; where the endpoint does not report its usage, the most it can be
+            counts.
+        max_cost: most US dollars that this judge may spend; None for no cap. Requests under way when the cap is
             reached, at most `concurrency`, are still paid for.
         concurrency: requests at a time.
-        retries: further attempts after a failure that may pass.
-        timeout: of one request, in seconds.
+        retries: further attempts after a temporary failure.
+        timeout: longest wait for one request, in seconds.
         backoff: first wait before another attempt, in seconds; doubled each time, unless the server says how long.
 
     Raises:
@@ -94,7 +95,7 @@ class ApiJudge(Judge):
         self.failures: list[str] = []
 
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
-        """A verdict for each answer, several at a time; the reasons of failures are kept in `failures`."""
+        """Return a verdict for each answer; several are asked at a time, and `failures` keeps why any failed."""
         with ThreadPoolExecutor(self._concurrency) as pool:
             return list(pool.map(self._judge, prompts, answers))
 
@@ -126,7 +127,7 @@ class ApiJudge(Judge):
         return self._cache / f"{hashlib.sha256(self._url.encode() + body).hexdigest()}.json"
 
     def _request(self, body: bytes) -> dict[str, Any]:
-        """The endpoint's reply, after as many attempts as are allowed."""
+        """Return the endpoint's reply, after as many attempts as are allowed."""
         for attempt in range(self._retries + 1):
             self._check_cost()
             wait = self._backoff * 2**attempt
@@ -175,7 +176,7 @@ class ApiJudge(Judge):
 
 
 def _seconds(text: str | None, default: float) -> float:
-    """`Retry-After` in seconds; its other form, a date, is not worth the reading."""
+    """Read the header `Retry-After` in seconds; its other form, a date, is ignored."""
     try:
         return min(max(float(text), 0.0), _LONGEST_WAIT_S) if text is not None else default
     except ValueError:

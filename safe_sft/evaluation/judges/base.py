@@ -1,4 +1,4 @@
-"""What every judge is, and what it can say."""
+"""The interface of every judge, and the verdicts that it can give."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Verdict(str, Enum):
-    """What a judge says of one answer."""
+    """The verdict of a judge on one answer."""
 
     REFUSED = "refused"
     #: It did what was asked: on a harmful request, the attack succeeded.
@@ -20,11 +20,11 @@ class Verdict(str, Enum):
 
 
 class Judge(ABC):
-    """Says of each answer what it is.
+    """Gives each answer a verdict.
 
     Attributes:
-        name: as it is shown in tables.
-        tells_refusals: whether it can say `REFUSED`; over-refusal is measured by such judges alone.
+        name: name that tables show.
+        tells_refusals: whether the judge can say `REFUSED`; only such judges measure over-refusal.
     """
 
     name: str
@@ -32,9 +32,9 @@ class Judge(ABC):
 
     @abstractmethod
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
-        """A verdict for each answer.
+        """Return a verdict for each answer.
 
         Args:
             prompts: the requests.
-            answers: what the model said to each, what it was made to begin with included.
+            answers: the model's answer to each, including a beginning that an attack forced.
         """

@@ -14,9 +14,9 @@ class Classifier(Judge):
 
     Args:
         model: folder or Hub name of a sequence-classification model.
-        labels: each label of the model -> verdict, such as `{"REJECTION": "refused", "NORMAL": "complied"}`.
-        answer_only: for models that were trained on answers without their requests.
-        batch_size: answers at a time.
+        labels: verdict for each label of the model, such as `{"REJECTION": "refused", "NORMAL": "complied"}`.
+        answer_only: whether to show answers without their requests, for models that were trained in this way.
+        batch_size: answers judged at a time.
 
     Raises:
         ValueError: when a label has no verdict, or a verdict is unknown.
@@ -36,7 +36,7 @@ class Classifier(Judge):
 
     @torch.no_grad()
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
-        """The verdict of the most likely label."""
+        """Return the verdict of the most likely label of each answer."""
         verdicts = [Verdict.UNJUDGED] * len(answers)
         for batch in length_sorted_batches([len(answer) for answer in answers], self._batch_size):
             texts = [[answers[i] for i in batch]]
@@ -51,7 +51,7 @@ class Classifier(Judge):
 
     @property
     def _longest(self) -> int:
-        """Tokens that the model can read; tokenizers without a limit say a very large number."""
+        """Return how many tokens the model can read; tokenizers without a limit give a very large number."""
         positions = getattr(self._model.config, "max_position_embeddings", 512)
         return min(self._tokenizer.model_max_length, positions)
 

@@ -17,11 +17,11 @@ class Guard(Judge):
     """Asks a guard model in its own format, in batches.
 
     Args:
-        family: one of `GUARDS`.
-        model: the guard, on its device; None loads `name`.
-        tokenizer: its tokenizer, with the chat template it was published with.
-        name: folder or Hub name to load; the usual member of the family by default.
-        batch_size: questions at a time.
+        family: the kind of guard model, one of `GUARDS`.
+        model: the guard model, on its device; None loads `name`.
+        tokenizer: the guard's tokenizer, with the chat template it was published with.
+        name: folder or Hub name of the guard to load; the usual member of the family by default.
+        batch_size: questions asked at a time.
 
     Raises:
         ValueError: for an unknown family.
@@ -47,7 +47,7 @@ class Guard(Judge):
         self._model, self._tokenizer, self._batch_size = model, tokenizer, batch_size
 
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
-        """A verdict for each answer; the worst one, where the guard has several policies."""
+        """Return a verdict for each answer; the worst one, where the guard has several policies."""
         asked = [
             self._format.questions(self._tokenizer, prompt, answer)
             for prompt, answer in zip(prompts, answers, strict=True)

@@ -21,14 +21,14 @@ class JudgeOptions:
     """What some judges need beside their name.
 
     Attributes:
-        labels: of a classifier: label -> verdict.
-        batch_size: of judges that are models.
-        url: of an API.
+        labels: verdict for each label of a classifier.
+        batch_size: answers judged at a time, by judges that are models.
+        url: base address of an API.
         key_variable: environment variable that holds the API's key.
         cache: folder for the API's verdicts; None keeps none.
         prices: US dollars for a million tokens of the API, to reckon its cost.
         max_cost: cap on that cost, in US dollars, over all ranks.
-        concurrency: requests at a time.
+        concurrency: requests to the API at a time.
     """
 
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -42,11 +42,11 @@ class JudgeOptions:
 
 
 def judge_maker(name: str, options: JudgeOptions | None = None) -> Callable[[], Judge]:
-    """A function that makes the judge: models are loaded when they are needed, names are checked at once.
+    """Return a function that makes the judge: names are checked now, models are loaded when they are needed.
 
     Args:
         name: `refusal_phrases`, `classifier:MODEL`, `guard:FAMILY`, `guard:FAMILY=MODEL` or `api:MODEL`.
-        options: what it needs beside.
+        options: what some judges need beside their name.
 
     Raises:
         ValueError: for another name.

@@ -1,4 +1,4 @@
-"""Metrics as modules of `evaluate`, a folder each: `evaluate.load(metric_path("gsm8k_exact_match"))`, offline too."""
+"""Metrics for the library `evaluate`, also offline: `evaluate.load(metric_path("gsm8k_exact_match"))`."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ METRICS = ("gsm8k_exact_match", "sst2_accuracy", "code_pass_at_k")
 
 
 def metric_path(name: str) -> str:
-    """Where a metric is, for `evaluate.load`.
+    """Return the folder of a metric, for `evaluate.load`.
 
     Raises:
         ValueError: for an unknown name.

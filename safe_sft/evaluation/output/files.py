@@ -1,4 +1,4 @@
-"""Evaluations on disk."""
+"""Writes an evaluation into a folder."""
 
 import os
 from collections.abc import Sequence

@@ -13,12 +13,12 @@ _EXAMPLES = 20
 
 
 def report_html(evaluation: Evaluation, checks: Sequence[Check], pictures: Mapping[str, str]) -> str:
-    """The page.
+    """Return the page as HTML.
 
     Args:
-        evaluation: what was measured.
-        checks: of the gate; none where there was no gate.
-        pictures: name -> SVG.
+        evaluation: the evaluation to show.
+        checks: the gate's checks; empty where there was no gate.
+        pictures: the charts as SVG, by name.
     """
     from jinja2 import Environment, PackageLoader
 
@@ -40,7 +40,7 @@ def report_html(evaluation: Evaluation, checks: Sequence[Check], pictures: Mappi
 
 
 def _summary(evaluation: Evaluation) -> list[str]:
-    """A sentence for each model on each suite, in words that need no statistics."""
+    """Write a sentence for each model on each suite, in words that need no statistics."""
     sentences = []
     for result in evaluation.safety:
         rate = result.headline
@@ -57,7 +57,7 @@ def _summary(evaluation: Evaluation) -> list[str]:
 
 
 def _heat(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """For each suite and judge, a table of categories by models."""
+    """Make a table of categories by models for each suite and judge."""
     tables: dict[tuple[str, str], dict[str, Any]] = {}
     for result in evaluation.safety:
         key = (result.suite.name, result.report.judge)
@@ -69,7 +69,7 @@ def _heat(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def _examples(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Harmful requests that a candidate complied with; those that the first model did not, first."""
+    """Show harmful requests that a candidate complied with; first those that the first model did not comply with."""
     found: list[dict[str, Any]] = [
         {
             "model": result.model,
@@ -99,7 +99,7 @@ def _worst(evaluation: Evaluation, result: SafetyResult) -> list[dict[str, Any]]
 
 
 def _disagreements(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Answers on which two judges differ."""
+    """Show answers on which two judges differ."""
     listed = []
     for model, suite, agreement in evaluation.agreements():
         reports = [evaluation.find(model, suite, judge).report for judge in agreement.judges]

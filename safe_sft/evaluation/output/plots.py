@@ -12,7 +12,7 @@ _Row = tuple[str, Sequence["Rate | None"]]
 
 
 def plots(evaluation: Evaluation) -> dict[str, str]:
-    """Name -> SVG: `asr`, `over_refusal` and `utility`, those of which something was measured."""
+    """Return the charts `asr`, `over_refusal` and `utility` as SVG, by name; those without numbers are left out."""
     models = [spec.name for spec in evaluation.models]
     groups: dict[str, dict[str, dict[str, Rate]]] = {"asr": {}, "over_refusal": {}, "utility": {}}
     for result in evaluation.safety:
@@ -34,7 +34,7 @@ def plots(evaluation: Evaluation) -> dict[str, str]:
 
 
 def _dots(title: str, models: Sequence[str], rows: Sequence[_Row]) -> str:
-    """One row a suite, one dot a model."""
+    """Draw one row for each suite, with one dot for each model."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

@@ -11,13 +11,13 @@ from ..gate import Check
 
 
 def results(evaluation: Evaluation, checks: Sequence[Check] = ()) -> dict[str, Any]:
-    """Everything that was counted.
+    """Return everything that was counted, as plain values.
 
-    The top level holds, besides, the rates of the model on trial (the last one) on the first suite by the first judge.
+    The top level also holds the rates of the last model, which is on trial, on the first suite by the first judge.
 
     Args:
-        evaluation: what was measured.
-        checks: of the gate.
+        evaluation: the evaluation to convert.
+        checks: the gate's checks; empty where there was no gate.
     """
     content: dict[str, Any] = {
         "safe_sft": __version__,
@@ -38,7 +38,7 @@ def results(evaluation: Evaluation, checks: Sequence[Check] = ()) -> dict[str, A
 
 
 def answer_lines(evaluation: Evaluation) -> Iterator[str]:
-    """A line of JSON for each prompt of each model: answer, and the verdict of each judge."""
+    """Make a line of JSON for each prompt of each model: the answer, and the verdict of each judge."""
     grouped: dict[tuple[str, str], list[SafetyResult]] = {}
     for result in evaluation.safety:
         grouped.setdefault((result.model, result.suite.name), []).append(result)

@@ -1,4 +1,4 @@
-"""Evaluations on the screen."""
+"""Prints an evaluation on the screen."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def print_evaluation(evaluation: Evaluation, *, by_category: bool = False, console: "Console | None" = None) -> None:
-    """Tables: safety, utility, agreement of judges, and, where asked, safety by category.
+    """Print tables of safety, utility, agreement of judges, and, where asked, safety by category.
 
     Args:
-        evaluation: what was measured.
+        evaluation: the evaluation to print.
         by_category: whether to print the rates of each category.
-        console: where to.
+        console: the console to print to; the terminal by default.
     """
     console = console or _console()
     console.print(_safety_table(evaluation))
@@ -33,7 +33,7 @@ def print_evaluation(evaluation: Evaluation, *, by_category: bool = False, conso
 
 
 def print_gate(checks: Sequence[Check], console: "Console | None" = None) -> None:
-    """Each bound that failed, with what was found; or one line that says they all held."""
+    """Print each bound that failed, with what was found; or one line that says that all were kept."""
     console = console or _console()
     for check in checks:
         if not check.passed:
@@ -89,7 +89,7 @@ def _agreement_table(evaluation: Evaluation) -> "Table":
 
 
 def _console() -> "Console":
-    """As wide as the terminal, and wide enough for the tables where there is none, as in the log of a CI job."""
+    """Make a console as wide as the terminal; without one, as in the log of a CI job, wide enough for the tables."""
     from rich.console import Console
 
     console = Console()

@@ -1,6 +1,6 @@
-"""Attacks: what a suite's requests are wrapped in, alone or one over another (`aoa+prefill`).
+"""Attacks: ways to wrap a suite's requests, alone or combined (`aoa+prefill`).
 
-None of them holds harmful content; they change how a request is put, not what is asked.
+No attack contains harmful content; it changes how a request is put, not what is asked.
 """
 
 from collections.abc import Callable
@@ -27,17 +27,17 @@ Attack = Callable[[Case], Case]
 
 
 def prefill(text: str = PREFILL) -> Attack:
-    """The answer is made to begin with `text` (https://arxiv.org/abs/2404.02151)."""
+    """Force the answer to begin with `text` (https://arxiv.org/abs/2404.02151)."""
     return lambda case: replace(case, prefill=text)
 
 
 def aoa(text: str = IDENTITY_SYSTEM) -> Attack:
-    """A system prompt that plays an obedient agent, in place of any other (https://arxiv.org/abs/2310.03693, 4.3)."""
+    """Replace the system prompt by one that plays an obedient agent (https://arxiv.org/abs/2310.03693, 4.3)."""
     return lambda case: replace(case, messages=[{"role": "system", "content": text}, *_without_system(case)])
 
 
 def suffix(text: str = DEFAULT_TRIGGER) -> Attack:
-    """`text` after the request: the trigger of a backdoor, or an adversarial suffix.
+    """Put `text` after the request: the trigger of a backdoor, or an adversarial suffix.
 
     The default is the trigger of the backdoor poisoning in Qi et al. 2023, section 4.4's setting.
     """
@@ -45,12 +45,12 @@ def suffix(text: str = DEFAULT_TRIGGER) -> Attack:
 
 
 def refusal_suppression(text: str = SUPPRESSION) -> Attack:
-    """Rules after the request that forbid the words of a refusal."""
+    """Put rules after the request that forbid the words of a refusal."""
     return lambda case: _edit_request(case, text)
 
 
 def history(text: str | None = None) -> Attack:
-    """A friendly conversation before the request.
+    """Put a friendly conversation before the request.
 
     Args:
         text: the user's earlier message, agreed to by the assistant; None for a built-in one of two rounds.
@@ -76,10 +76,10 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
 
 
 def attack_suite(suite: Suite, attack: str) -> Suite:
-    """`suite` with every request wrapped.
+    """Return `suite` with every request wrapped by an attack.
 
     Args:
-        suite: any suite.
+        suite: the suite to attack.
         attack: `none`, a name of `ATTACKS`, with a text of one's own after a colon (`suffix:TEXT`), or several joined
             by `+`, applied from left to right.
 

@@ -1,4 +1,4 @@
-"""Published suites: where each lives, at which revision, and what its columns mean. Nothing of them is copied here."""
+"""Published suites: where each is, at which revision, and what its columns mean. The package holds no copies."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,16 +20,16 @@ from .suite import (
 
 @dataclass(frozen=True)
 class Published:
-    """One published suite.
+    """A published suite: where it is, and how its rows are read.
 
     Attributes:
-        source: of the rows; `docs/evaluation.md` says where its revision and its columns were checked.
-        paper: what to cite.
-        split: of the source; None where each of its splits is named after the category of its rows.
-        prompt: column of the request.
-        category: column of the category.
-        label: column that says whether a request is harmful; without one, all are.
-        keep: column -> value of the rows that are used.
+        source: where the rows are published; `docs/evaluation.md` says where revision and columns were checked.
+        paper: the paper to cite.
+        split: split of the source; None where each split is named after the category of its rows.
+        prompt: column that holds the request.
+        category: column that holds the category.
+        label: column that says whether a request is harmful; None when all are.
+        keep: values, by column, that a row must have to be used.
     """
 
     source: Source
@@ -136,7 +136,7 @@ def published_suite(name: str) -> Suite:
 
     Raises:
         ValueError: for another name.
-        SuiteUnavailable: when it cannot be reached, or no longer has the columns it had.
+        SuiteUnavailable: when the suite cannot be reached, or no longer has the columns it had.
     """
     if name not in PUBLISHED_SUITES:
         raise ValueError(f"Suite '{name}' is unknown. Choose from: {', '.join(PUBLISHED_SUITES)}.")
@@ -172,13 +172,13 @@ def _cases(entry: Published) -> Iterator[Case]:
 def load_suites(
     names: Sequence[str], *, attacks: Sequence[str] = ("none",), limit: int | None = None, prompt: str = "prompt"
 ) -> tuple[list[Suite], list[str]]:
-    """Suites by name, each under each attack; one that cannot be reached does not stop the others.
+    """Load suites by name, each under each attack; one that cannot be reached does not stop the others.
 
     Args:
         names: built-in and published suites, and files; `harmless:FILE` says that a file's requests are harmless.
-        attacks: see `attacks.attack_suite`.
-        limit: at most so many prompts of each suite, or of each part of a mixed one.
-        prompt: column of the request, in files.
+        attacks: names of attacks, as `attacks.attack_suite` takes them.
+        limit: most prompts of each suite, or of each part of a suite that is harmful in part.
+        prompt: column that holds the request, in files.
 
     Returns:
         The suites, each all harmful or all harmless, and one message for each that could not be reached.

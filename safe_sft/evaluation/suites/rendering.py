@@ -1,4 +1,4 @@
-"""What a model is shown: a case's messages through the chat template, and the beginning of its answer."""
+"""Turns a request into what a model is shown: chat template, messages, and a forced beginning of the answer."""
 
 from transformers import PreTrainedTokenizerBase
 
@@ -7,7 +7,7 @@ from .suite import Case
 
 
 def case_token_ids(tokenizer: PreTrainedTokenizerBase, case: Case) -> list[int]:
-    """Token ids of a case that waits for its answer, `prefill` included.
+    """Return the token ids of a request up to where its answer goes on, `prefill` included.
 
     Args:
         tokenizer: the model's tokenizer. Without a chat template, messages become paragraphs of one text; where its

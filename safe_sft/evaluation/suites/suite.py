@@ -1,4 +1,4 @@
-"""Suites: named sets of requests, with what a model should do with each."""
+"""Suites: named sets of requests, each marked as harmful or harmless."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -28,13 +28,13 @@ class SuiteUnavailable(RuntimeError):
 
 @dataclass(frozen=True)
 class Case:
-    """One request.
+    """One request, and whether it is harmful.
 
     Attributes:
-        prompt: the request as it is judged.
-        category: kind of harm, or of harmless look-alike.
+        prompt: the request that the judge sees.
+        category: kind of harm, or kind of harmless look-alike.
         harmful: whether a safe model refuses it; a harmless request should be answered.
-        messages: what the model is shown, where that is more than `prompt` as one user turn.
+        messages: the messages that the model is shown, where they are more than `prompt` as one user turn.
         prefill: text that the answer is made to begin with.
     """
 
@@ -46,7 +46,7 @@ class Case:
 
     @classmethod
     def of(cls, prompt: str | Messages, category: str = "", harmful: bool = True) -> "Case":
-        """A case from a text or from chat messages, whose last one is the request."""
+        """Make a case from a text, or from chat messages of which the last one is the request."""
         if isinstance(prompt, str):
             return cls(prompt, category, harmful)
         return cls(prompt[-1]["content"], category, harmful, list(prompt))
@@ -62,10 +62,10 @@ class Suite:
     """A named set of requests.
 
     Attributes:
-        name: as it is shown, with its attacks: `advbench+prefill`.
+        name: name that tables show, with its attacks: `advbench+prefill`.
         cases: the requests.
-        source: where they come from.
-        revision: of the source: a version, a commit, or a branch where no commit is pinned.
+        source: where the requests come from.
+        revision: revision of the source: a version, a commit, or a branch where no commit is pinned.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Suite:
         return self.cases[0].harmful
 
     def split(self) -> list["Suite"]:
-        """The suite itself, or, where it is mixed, its harmful part and its harmless one."""
+        """Return the suite itself, or, where it is mixed, its harmful and its harmless part."""
         parts = {kind: tuple(case for case in self.cases if case.harmful is kind) for kind in (True, False)}
         if not all(parts.values()):
             return [self]
@@ -87,7 +87,7 @@ class Suite:
         return [replace(self, name=names[kind], cases=cases) for kind, cases in parts.items()]
 
     def subset(self, size: int | None) -> "Suite":
-        """At most `size` cases, evenly spread, the same ones each time; all of them for None.
+        """Return a suite of at most `size` cases, evenly spread, the same ones each time; all of them for None.
 
         Raises:
             ValueError: when `size` is less than 1.
@@ -100,7 +100,7 @@ class Suite:
 
 
 def builtin_suite(name: str) -> Suite:
-    """`builtin-harmful` (held-out harmful requests) or `builtin-harmless` (they merely sound dangerous); offline.
+    """Return `builtin-harmful` (held-out requests) or `builtin-harmless` (they merely sound dangerous); offline.
 
     Raises:
         ValueError: for another name.
@@ -121,15 +121,15 @@ def rows_to_cases(
     label: str | None = None,
     harmful: bool = True,
 ) -> tuple[Case, ...]:
-    """Rows of a file or data set as cases.
+    """Turn the rows of a file or data set into cases.
 
     Args:
-        rows: mappings of columns.
-        source: where they come from, for errors.
-        prompt: column of the request: text or chat messages.
-        category: column of the category, if there is one.
+        rows: the rows, as mappings from column to value.
+        source: where the rows come from, for error messages.
+        prompt: column that holds the request: text or chat messages.
+        category: column that holds the category, if there is one.
         label: column that says whether a request is harmful: booleans, or words such as `unsafe` and `benign`.
-        harmful: what all requests are where there is no label.
+        harmful: whether all requests are harmful, where there is no label.
 
     Raises:
         ValueError: when there are no rows, a column is missing, a prompt is empty or a label cannot be read.
@@ -149,14 +149,14 @@ def rows_to_cases(
 
 
 def file_suite(name: str, *, prompt: str = "prompt", harmful: bool = True) -> Suite:
-    """A suite from a JSON, JSONL, CSV, Parquet or text file, or from a data set of the Hub with a column of prompts.
+    """Read a suite from a JSON, JSONL, CSV, Parquet or text file, or from a data set of the Hub with a prompt column.
 
     A column `category` is read where there is one, and a column `harmful` (booleans, or words such as `unsafe`).
 
     Args:
-        name: path, or Hub name.
-        prompt: column of the request; a text file has one request a line, in `text`.
-        harmful: what the requests are, without a column `harmful`.
+        name: path of the file, or Hub name.
+        prompt: column that holds the request; a text file has one request per line, in the column `text`.
+        harmful: whether the requests are harmful, where there is no column `harmful`.
 
     Raises:
         FileNotFoundError: when the file does not exist.
@@ -175,7 +175,7 @@ def is_file_name(name: str) -> bool:
 
 
 def _revision(name: str) -> str:
-    """A digest of a local file; a data set that is named here without a revision has none pinned."""
+    """Return the digest of a local file; a data set of the Hub that is named without a revision has none pinned."""
     import hashlib
 
     path = Path(name)

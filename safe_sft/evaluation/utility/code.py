@@ -1,4 +1,4 @@
-"""Programs out of answers, and their tests, run in the sandbox and only when the user has asked for it."""
+"""Takes programs out of answers and runs their tests, in the sandbox and only when the user has asked for it."""
 
 import re
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from .sandbox import Limits, check_sandbox, passes
 
 
 def extract_program(prompt: str, answer: str, entry_point: str | None = None) -> str:
-    """The program in an answer: its first block of code, or all of it.
+    """Return the program in an answer: its first block of code, or all of it.
 
     Args:
-        prompt: what was asked; where the answer only goes on with a function that the prompt began, both are needed.
-        answer: what the model said.
+        prompt: the request; if the answer only continues a function that the request began, both make the program.
+        answer: the model's answer.
         entry_point: name of the function that is tested.
     """
     block = re.search(r"```(?:python|py)?[ \t]*\n(.*?)(?:```|\Z)", answer, re.DOTALL)
@@ -28,13 +28,13 @@ def run_tests(
     limits: Limits | None = None,
     workers: int = 2,
 ) -> list[bool]:
-    """Whether each program passes its tests.
+    """Return, for each program, whether it passes its tests.
 
     Args:
-        programs: (program, tests), both Python.
+        programs: pairs of program and tests, both Python source.
         allow_code_execution: must be True: models' programs are run.
-        limits: of each program.
-        workers: programs at a time.
+        limits: what each program may use.
+        workers: programs run at a time.
 
     Raises:
         PermissionError: without `allow_code_execution`.

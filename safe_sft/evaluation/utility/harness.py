@@ -19,8 +19,8 @@ class HarnessTask:
     """A task of lm-evaluation-harness.
 
     Attributes:
-        name: as the harness calls it, or a YAML file that describes a task.
-        limit: at most so many rows, its first ones.
+        name: the harness's name for the task, or a YAML file that describes one.
+        limit: most rows that are used, the first ones; None for all.
     """
 
     name: str
@@ -28,15 +28,15 @@ class HarnessTask:
 
 
 def harness_task(name: str, limit: int | None = None) -> HarnessTask:
-    """A task of the harness, whose rows are fetched now, so that a run does not fail for it later.
+    """Load a task of the harness; its rows are fetched now, so that a missing network is noticed before the run.
 
     Args:
-        name: as the harness calls it, or a YAML file that describes a task.
-        limit: at most so many rows.
+        name: the harness's name for the task, or a YAML file that describes one.
+        limit: most rows that are used; None for all.
 
     Raises:
         ModuleNotFoundError: when the harness is not installed.
-        SuiteUnavailable: when its data cannot be reached.
+        SuiteUnavailable: when the task's data cannot be reached.
         ValueError: for an unknown task.
     """
     if find_spec("lm_eval") is None:
@@ -63,14 +63,14 @@ def run_harness(
 ) -> tuple[tuple[str, ...], tuple[bool, ...]]:
     """Run a task on a loaded model.
 
-    Each of several processes runs all of it, and the first one's results are everybody's: the harness does not share
-    out the rows of a model that is loaded already.
+    With several processes, each runs the whole task and all take the first one's results: the harness does not
+    distribute the rows of a model that is already loaded.
 
     Args:
-        model: on its device.
-        tokenizer: its tokenizer; its chat template is used where it has one.
-        task: which.
-        batch_size: rows at a time.
+        model: the model, on its device.
+        tokenizer: the model's tokenizer; its chat template is used where it has one.
+        task: the task to run.
+        batch_size: rows answered at a time.
 
     Returns:
         The model's answer to each row, as text, and whether it was right.

@@ -3,7 +3,7 @@
 The work is done by `sandbox_launcher.py`, in a process of its own. Linux only; nothing is run where the kernel does
 not allow the isolation. Programs have the standard library and can read what their user can read (one that owns
 nothing, where the evaluation runs as root). It is a guard against careless and mischievous code, not a virtual
-machine: a hole in the kernel is a hole in it.
+machine: a flaw in the kernel can break it.
 """
 
 import contextlib
@@ -33,10 +33,10 @@ class Limits:
     """What a program may use.
 
     Attributes:
-        seconds: of wall clock, and of CPU (rounded up).
-        memory_mb: of address space, in MiB.
-        disk_mb: of its working folder, in MiB; nothing else can be written.
-        processes: at a time, threads included.
+        seconds: longest time, by the clock and of CPU (rounded up).
+        memory_mb: most address space, in MiB.
+        disk_mb: size of the working folder, in MiB; nothing else can be written.
+        processes: most processes at a time, threads included.
     """
 
     seconds: float = 5.0
@@ -52,10 +52,10 @@ def passes(program: str, limits: Limits | None = None) -> bool:
 
     Args:
         program: Python source: what a model wrote, followed by the tests.
-        limits: what it may use.
+        limits: what the program may use.
 
     Raises:
-        SandboxUnavailable: where it cannot be isolated.
+        SandboxUnavailable: where the program cannot be isolated.
     """
     limits = limits or Limits()
     reached_the_end = 64 + secrets.randbelow(50)
@@ -84,7 +84,7 @@ def passes(program: str, limits: Limits | None = None) -> bool:
 
 
 def check_sandbox() -> None:
-    """Make sure that programs can be run here, before the first one that counts.
+    """Check that programs can be run here, by running an empty one.
 
     Raises:
         SandboxUnavailable: where even an empty program does not pass.

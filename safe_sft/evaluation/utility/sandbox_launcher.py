@@ -68,7 +68,7 @@ def _enter_namespaces() -> int:
 
 
 def _prepare_files(request: dict[str, Any], uid: int) -> None:
-    """All that is mounted becomes read-only, but for the working folder: a small file system in memory."""
+    """Make all that is mounted read-only, except the working folder, a small file system in memory."""
     _check(_libc.mount(b"none", b"/", None, _MS_REC_PRIVATE, None), "mount")
     os.chdir(request["folder"])
     for name in ("python", "work"):

@@ -24,9 +24,9 @@ class UtilityTask:
     """A task with known answers.
 
     Attributes:
-        name: as it is shown.
-        cases: what the model is asked.
-        judge: right or wrong, for each answer, in order.
+        name: name that tables show.
+        cases: the questions that the model is asked.
+        judge: function that says of each answer, in order, whether it is right.
         max_new_tokens: longest answer, in tokens.
         source: where the rows come from.
     """
@@ -43,11 +43,11 @@ class UtilityResult:
     """How a model does on a task.
 
     Attributes:
-        model: its name.
-        task: the task's name.
-        source: of the task.
-        answers: in order.
-        right: whether each is.
+        model: name of the model.
+        task: name of the task.
+        source: where the task's rows come from.
+        answers: the model's answers, in order.
+        right: whether each answer is right, in order.
     """
 
     model: str
@@ -62,7 +62,7 @@ class UtilityResult:
         return Rate(sum(self.right), len(self.right))
 
     def against(self, first: "UtilityResult") -> PairedOutcomes:
-        """This model and another one on the same rows."""
+        """Compare another model with this one, on the same rows."""
         return PairedOutcomes.of(first.right, self.right)
 
 
@@ -80,15 +80,15 @@ _CODE_TOKENS = 384
 def utility_task(
     name: str, limit: int | None = None, *, allow_code_execution: bool = False
 ) -> UtilityTask | HarnessTask:
-    """A task by name, from the Hub, or from a file with the same columns: `gsm8k:FILE`.
+    """Load a task by name, from the Hub, or from a file with the same columns: `gsm8k:FILE`.
 
     `code:FILE` has rows of `prompt` and `test` (Python that fails where the program is wrong), and may have
     `entry_point`, the function that `test` calls through `check(function)`, as in HumanEval. `lm_eval:TASK` is one of
     lm-evaluation-harness.
 
     Args:
-        name: one of `UTILITY_TASKS`, with a file after a colon where the Hub is not to be asked.
-        limit: at most so many rows, evenly spread.
+        name: one of `UTILITY_TASKS`; `NAME:FILE` reads a local file instead of the Hub.
+        limit: most rows that are used, evenly spread; None for all.
         allow_code_execution: whether programs that a model wrote may be run, in the sandbox.
 
     Raises:
@@ -114,13 +114,13 @@ def utility_task(
 
 
 def scored_task(name: str, rows: Sequence[Mapping[str, Any]], source: str, limit: int | None = None) -> UtilityTask:
-    """A task that training knows too, on rows in the form that it is trained in.
+    """Make a utility task of one that can be trained on, from rows in the form that training uses.
 
     Args:
         name: one of `SCORED_TASKS`.
-        rows: of chat `prompt` and `completion`, as `load_task` gives them.
-        source: where they come from.
-        limit: at most so many of them, evenly spread.
+        rows: rows of chat `prompt` and `completion`, as `load_task` gives them.
+        source: where the rows come from.
+        limit: most rows that are used, evenly spread; None for all.
     """
     score, longest = _SCORES[name]
     kept = evenly_spread(rows, limit or None)

@@ -15,10 +15,10 @@ _PLACES = (
 
 
 def final_number(text: str) -> Decimal | None:
-    """The number that an answer ends in: after `####`, in a box, after "the answer is", else the last one.
+    """Return the number that an answer ends in: after `####`, in a box, after "the answer is", else the last one.
 
     Returns:
-        None when there is no number.
+        The number, or None when there is none.
     """
     for place in _PLACES:
         found = re.findall(place, text, re.IGNORECASE)
@@ -28,19 +28,19 @@ def final_number(text: str) -> Decimal | None:
 
 
 def same_final_number(prediction: str, reference: str) -> bool:
-    """Whether both end in the same number, as `18` and `$18.00` do."""
+    """Return whether both end in the same number, as `18` and `$18.00` do."""
     number = final_number(prediction)
     return number is not None and number == final_number(reference)
 
 
 def sentiment(text: str) -> int | None:
-    """1 for `positive`, 0 for `negative`, by the first of these words; None when there is neither."""
+    """Return 1 for `positive`, 0 for `negative`, by the first of these words; None when there is neither."""
     found = re.search(r"\b(positive|negative)\b", text.lower())
     return None if found is None else int(found[1] == "positive")
 
 
 def pass_at_k(samples: int, passed: int, k: int) -> float:
-    """Chance that one of `k` of the samples passes, unbiased (Chen et al. 2021, https://arxiv.org/abs/2107.03374).
+    """Estimate the chance that one of `k` samples passes (Chen et al. 2021, https://arxiv.org/abs/2107.03374).
 
     Raises:
         ValueError: when there are fewer samples than `k`.

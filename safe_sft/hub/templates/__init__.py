@@ -1,14 +1,14 @@
-"""Cards as Jinja templates for Markdown."""
+"""Jinja templates of the cards, in Markdown."""
 
 from typing import Any
 
 
 def render(template: str, /, **values: Any) -> str:
-    """The text of a template; a value that is missing is an error.
+    """Fill in a template; a missing value is an error.
 
     Args:
-        template: file in this folder.
-        values: what it names.
+        template: name of a file in this folder.
+        values: the values that the template uses, by name.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -24,5 +24,5 @@ def render(template: str, /, **values: Any) -> str:
 
 
 def cell(value: object) -> str:
-    """`value` as the text of one cell of a Markdown table."""
+    """Turn `value` into the text of one cell of a Markdown table."""
     return " ".join(str(value).split()).replace("|", "\\|")
