@@ -10,12 +10,13 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch import nn
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data import prompt_token_ids
 from ..evaluation import Rate, load_model, measure_asr
 from ..models.generation import generate
+from ..models.loading import load_tokenizer
 from ..storage.folders import complete_folder
 from ..storage.writing import complete_file, write_json
 from ..trainer.safe_sft_trainer import SafeSFTTrainer
@@ -71,7 +72,7 @@ def fine_tune(method: str, model: Path, world: World, folder: Path, seed: int) -
         seed=seed,
         **QUIET,
     )
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = load_tokenizer(str(model))
     trainer = SafeSFTTrainer(
         str(model),
         args,

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .fit import check_adapter
+from .opening import readable
 from .parts import is_peft_model
 from .sharding import gathered
 
@@ -72,13 +74,16 @@ def adapter_from(model: Any, folder: str) -> Iterator[nn.Module]:
     """
     active = model.active_adapter
     with _flags_kept(model):
-        model.load_adapter(folder, adapter_name=_BORROWED)
         try:
+            with readable("adapter", folder):
+                result = model.load_adapter(folder, adapter_name=_BORROWED)
+            check_adapter(folder, result.missing_keys, result.unexpected_keys)
             model.set_adapter(_BORROWED)
             yield model
         finally:
             model.set_adapter(active)
-            model.delete_adapter(_BORROWED)
+            if _BORROWED in model.peft_config:
+                model.delete_adapter(_BORROWED)
 
 
 @contextmanager

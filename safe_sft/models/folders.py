@@ -62,13 +62,25 @@ def locate(name: str, *, weights: Sequence[str] = ALL_WEIGHTS) -> Path:
     Raises:
         FileNotFoundError: when `name` is a local path that is not a folder.
     """
+    folder = required_folder(name)
+    if folder is not None:
+        return folder
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(name, allow_patterns=[*_COMPANIONS, *weights]))
+
+
+def required_folder(name: str) -> Path | None:
+    """The folder of this name; None for the name of a Hub repository.
+
+    Raises:
+        FileNotFoundError: when `name` is a local path that is not a folder.
+    """
     if Path(name).is_dir():
         return Path(name)
     if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise FileNotFoundError(f"The folder '{name}' does not exist. Check the path, or give a Hub repository.")
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(name, allow_patterns=[*_COMPANIONS, *weights]))
+    return None
 
 
 def is_adapter(folder: Path) -> bool:

@@ -1,12 +1,34 @@
-"""Loads a model to be measured, from disk or the Hub."""
+"""Models, adapters and tokenizers, from disk or the Hub: loaded whole, or refused.
 
+Nothing else of the package opens a model's folder through transformers or PEFT: where weights do not fit, both only
+warn, and go on with random ones or with the base alone.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import find_adapter_config_file
 
-from .folders import tokenizer_source
+from .fit import ModelError, check_adapter, check_base, check_vocabulary
+from .folders import read_json, tokenizer_source
+from .opening import readable
+
+_REPORTER = logging.getLogger("transformers.modeling_utils")
 
 
 def load_model(
@@ -15,15 +37,170 @@ def load_model(
     """Load a model, with an adapter where one is given, onto the device of this process, in eval mode.
 
     Args:
-        name: folder or Hub name of the model.
+        name: folder or Hub name; of an adapter, too, which is loaded on the base that it names.
         adapter: PEFT adapter folder or Hub name. The tokenizer and its template are the adapter's, if it has its own.
         dtype: `auto` or the name of a torch dtype.
         trust_remote_code: whether to run code that comes with the model.
-    """
-    model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, trust_remote_code=trust_remote_code)
-    if adapter is not None:
-        from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, adapter)
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_source(name, adapter), trust_remote_code=trust_remote_code)
+    Raises:
+        FileNotFoundError: when a file is missing.
+        ValueError: when files are damaged, or do not fit each other.
+    """
+    base = base_of_adapter(name) if adapter is None else None
+    if base is not None:
+        name, adapter = base, name
+    model: Any = load_base(name, dtype=dtype, trust_remote_code=trust_remote_code)
+    if adapter is not None:
+        model = load_adapter(model, adapter)
+    tokenizer = load_tokenizer(tokenizer_source(name, adapter), trust_remote_code=trust_remote_code)
+    check_vocabulary(name, tokenizer, model.config)
     return model.to(PartialState().device).eval(), tokenizer
+
+
+def load_base(name: str, *, auto: Any = AutoModelForCausalLM, trust_remote_code: bool = False, **options: Any) -> Any:
+    """A model without an adapter, with all of its weights.
+
+    Args:
+        name: folder or Hub name.
+        auto: class to load it with.
+        trust_remote_code: whether to run code that comes with the model.
+        options: of `from_pretrained`.
+
+    Raises:
+        FileNotFoundError: when a file is missing.
+        ValueError: when weights are damaged, missing, or do not fit the configuration; or it is an adapter.
+    """
+    with checked_loads(), readable("model", name):
+        _refuse_adapter(name)  # also here, for an `Auto…` class looks up the base itself
+        return auto.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
+
+
+def load_adapter(model: Any, name: str, *, is_trainable: bool = False, **options: Any) -> Any:
+    """A PEFT adapter on its base, with all of its weights.
+
+    Args:
+        model: the base, which gets the adapter's layers.
+        name: folder or Hub name of the adapter.
+        is_trainable: whether it is to be trained.
+        options: of `PeftModel.from_pretrained`.
+
+    Raises:
+        FileNotFoundError: when a file is missing.
+        ValueError: when it is damaged, or does not fit the base.
+    """
+    from peft import PeftModel
+
+    with readable("adapter", name), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error below
+        adapted = PeftModel.from_pretrained(model, name, is_trainable=is_trainable, **options)
+        # A second time, because only this says which keys did not fit.
+        result = adapted.load_adapter(name, "default", is_trainable=is_trainable, **options)
+    check_adapter(name, result.missing_keys, result.unexpected_keys)
+    return adapted
+
+
+def load_tokenizer(
+    name: str | Path, *, auto: Any = AutoTokenizer, trust_remote_code: bool = False, **options: Any
+) -> Any:
+    """A tokenizer, or a processor.
+
+    Args:
+        name: folder or Hub name.
+        auto: class to load it with.
+        trust_remote_code: whether to run code that comes with it.
+        options: of `from_pretrained`.
+
+    Raises:
+        FileNotFoundError: when a file is missing.
+        ValueError: when a file is damaged.
+    """
+    with readable("tokenizer", str(name)):
+        return auto.from_pretrained(str(name), trust_remote_code=trust_remote_code, **options)
+
+
+def load_config(name: str | Path, *, trust_remote_code: bool = False, **options: Any) -> PreTrainedConfig:
+    """The configuration of a model.
+
+    Args:
+        name: folder or Hub name.
+        trust_remote_code: whether to run code that comes with it.
+        options: of `from_pretrained`.
+
+    Raises:
+        FileNotFoundError: when it is missing.
+        ValueError: when it is damaged, or of an unknown kind.
+    """
+    with readable("model", str(name)):
+        return AutoConfig.from_pretrained(str(name), trust_remote_code=trust_remote_code, **options)
+
+
+def base_of_adapter(name: str) -> str | None:
+    """The base that an adapter names; None of a model.
+
+    Raises:
+        ValueError: when the adapter names none.
+    """
+    with readable("adapter", name):
+        found = find_adapter_config_file(name)
+        base = None if found is None else read_json(Path(found)).get("base_model_name_or_path")
+    if found is not None and not base:
+        raise ModelError(
+            f"The adapter '{name}' does not name its base. Give the base as the model, and the adapter beside it."
+        )
+    return base
+
+
+@contextmanager
+def checked_loads() -> Iterator[None]:
+    """Inside, whatever loads a model through transformers, such as TRL, gets all of its weights, or an error."""
+    original = PreTrainedModel.__dict__["from_pretrained"]
+
+    @wraps(original.__func__)
+    def from_pretrained(cls: Any, name: Any, *args: Any, **options: Any) -> Any:
+        load = original.__get__(None, cls)
+        if name is None or options.get("output_loading_info"):
+            return load(name, *args, **options)
+        with readable("model", str(name)):
+            _refuse_adapter(str(name))
+            with _reports_held_back():
+                asked = {"ignore_mismatched_sizes": True, **options, "output_loading_info": True}
+                model, info = load(name, *args, **asked)
+                info = info if not options.get("ignore_mismatched_sizes") else {**info, "mismatched_keys": set()}
+                quantised = getattr(model.config, "quantization_config", None) is not None
+                check_base(str(name), info, model.state_dict(), quantised=quantised)
+        return model
+
+    PreTrainedModel.from_pretrained = classmethod(from_pretrained)  # type: ignore[assignment,arg-type]
+    try:
+        yield
+    finally:
+        PreTrainedModel.from_pretrained = original
+
+
+def _refuse_adapter(name: str) -> None:
+    """Transformers would load its base and it, and say nothing of what the base lacks."""
+    base = base_of_adapter(name)
+    if base is not None:
+        raise ModelError(
+            f"'{name}' is an adapter, and not a model. Give its base '{base}' as the model, and '{name}' as the "
+            "adapter."
+        )
+
+
+@contextmanager
+def _reports_held_back() -> Iterator[None]:
+    """Tables of keys are shown when all is well; else the error says what they say."""
+    held: list[logging.LogRecord] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        is_report = "LOAD REPORT" in record.getMessage()
+        held.extend([record] * is_report)
+        return not is_report
+
+    _REPORTER.addFilter(keep)
+    try:
+        yield
+    finally:
+        _REPORTER.removeFilter(keep)
+    for record in held:
+        _REPORTER.handle(record)

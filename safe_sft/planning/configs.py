@@ -31,7 +31,7 @@ def model_config(name: str, revision: str | None = None) -> PreTrainedConfig:
         fields = json.loads((_SHAPES / f"{shape}.json").read_text(encoding="utf-8"))
         return AutoConfig.for_model(fields.pop("model_type"), **fields)
     try:
-        return AutoConfig.from_pretrained(name, revision=revision)
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from datasets.utils.logging import disable_progress_bar, enable_progress_bar
-from transformers import AutoTokenizer
 from trl import DatasetMixtureConfig, ModelConfig
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
 from ..data.files import FILE_BUILDERS
 from ..models.folders import tokenizer_source
+from ..models.loading import load_tokenizer
 from ..run.data import load_splits, safety_rows, split_of, task_data
 from ..run.measure import Questions
 from ..trainer.safety_set import SafetySet
@@ -78,7 +78,7 @@ def _local_tokenizer(model: ModelConfig, adapter: str | None) -> Any:
     """Return the tokenizer of the adapter or of the model, if it is on this machine, else None."""
     try:
         source = tokenizer_source(str(model.model_name_or_path), adapter)
-        return AutoTokenizer.from_pretrained(source, local_files_only=True)
+        return load_tokenizer(source, local_files_only=True)
     except (OSError, ValueError):
         return None
 

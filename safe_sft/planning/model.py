@@ -138,7 +138,9 @@ def _build(
         warnings.simplefilter("ignore")
         # A copy: the model writes its attention and its quantisation into its configuration.
         own = copy.deepcopy(config)
-        model: Any = AutoModelForCausalLM.from_config(own, dtype=dtype, attn_implementation=attention)
+        model: Any = AutoModelForCausalLM.from_config(
+            own, dtype=dtype, attn_implementation=attention, trust_remote_code=False
+        )
         if quantization is not None:
             quantizer = AutoHfQuantizer.from_config(quantization)
             quantizer.preprocess_model(model, device_map=None)

@@ -4,7 +4,6 @@ from typing import Any, TypeAlias
 
 from datasets import Dataset, DatasetDict, IterableDatasetDict
 from datasets.exceptions import DatasetNotFoundError
-from transformers import AutoTokenizer
 from trl import DatasetMixtureConfig, ModelConfig, get_dataset
 
 from ..config.safe_sft_config import SafeSFTConfig
@@ -20,6 +19,7 @@ from ..data.tasks import load_task
 from ..data.tokenization import shows_system_prompts
 from ..evaluation import RefusalPhrases, Verdict
 from ..models.folders import tokenizer_source
+from ..models.loading import load_tokenizer
 from ..trainer.safety_set import SafetySet
 from .measure import Questions
 
@@ -160,7 +160,7 @@ def _has_system_prompts(script: SafeScriptArguments, args: SafeSFTConfig, model:
     is_file = template is not None and template.endswith((".jinja", ".j2"))
     base = str(model.model_name_or_path)
     name = (None if is_file else template) or tokenizer_source(base, script.adapter_name_or_path)
-    tokenizer = AutoTokenizer.from_pretrained(
+    tokenizer = load_tokenizer(
         name, revision=model.model_revision if name == base else None, trust_remote_code=args.trust_remote_code
     )
     if is_file:

@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from peft import LoraConfig, get_peft_model
+from transformers import BitsAndBytesConfig
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
 from ..data import TokenizedRow
 from ..importance import Importance, anchor_space, build_importance, discard_partial
+from ..models.fit import check_vocabulary
 from ..models.folders import tokenizer_source
+from ..models.loading import load_adapter, load_base, load_tokenizer
 from ..storage.names import IMPORTANCE_FILE
 from ..trainer.safety_set import SafetySet
 from .data import safety_rows
@@ -114,7 +116,7 @@ def _load(args: ImportanceArguments) -> tuple[Any, Any]:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype="bfloat16",
     )
-    model: Any = AutoModelForCausalLM.from_pretrained(
+    model: Any = load_base(
         args.model,
         dtype=args.dtype,
         trust_remote_code=args.trust_remote_code,
@@ -122,7 +124,8 @@ def _load(args: ImportanceArguments) -> tuple[Any, Any]:
         device_map={"": PartialState().device},
     )
     source = tokenizer_source(args.model, args.adapter)
-    tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=args.trust_remote_code)
+    tokenizer = load_tokenizer(source, trust_remote_code=args.trust_remote_code)
+    check_vocabulary(args.model, tokenizer, model.config)
     if args.chat_template_path is not None:
         tokenizer.chat_template = Path(args.chat_template_path).read_text(encoding="utf-8")
     return _with_adapter(args, model), tokenizer
@@ -130,7 +133,7 @@ def _load(args: ImportanceArguments) -> tuple[Any, Any]:
 
 def _with_adapter(args: ImportanceArguments, model: Any) -> Any:
     if args.adapter:
-        return PeftModel.from_pretrained(model, args.adapter, is_trainable=True)
+        return load_adapter(model, args.adapter, is_trainable=True)
     if args.space == "adapter":
         return model
     targets = args.lora_target_modules

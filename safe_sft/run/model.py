@@ -7,12 +7,16 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.logging import get_logger
 from peft import PeftConfig, PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoProcessor, PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
+from ..models.fit import check_vocabulary
 from ..models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, locate, same_model, tokenizer_folder
+from ..models.loading import load_adapter as adapter_on
+from ..models.loading import load_base, load_config, load_tokenizer
+from ..models.opening import readable
 from .arguments import with_values
 
 logger = get_logger(__name__)
@@ -48,6 +52,7 @@ def trainer_arguments(script: SafeScriptArguments, args: SafeSFTConfig, model: M
     if script.adapter_name_or_path is None:
         return {
             "model": model.model_name_or_path,
+            "processing_class": _processor(str(model.model_name_or_path), args, loading),
             "args": with_values(args, model_init_kwargs=loading),
             "quantization_config": get_quantization_config(model),
             "peft_config": get_peft_config(model),
@@ -72,21 +77,38 @@ def load_adapter(
         ValueError: when the LoRA settings differ from the adapter's.
     """
     folder, base_name = _folder(name), str(model.model_name_or_path)
-    config = PeftConfig.from_pretrained(str(folder))
+    with readable("adapter", name):
+        config = PeftConfig.from_pretrained(str(folder))
     _check_settings(name, config, model)
     _warn_of_other_base(name, config, base_name)
     options = dict(loading)
     quantization = get_quantization_config(model)
     if quantization is not None:
         options |= {"quantization_config": quantization, "device_map": {"": PartialState().device}}
-    base = AutoModelForCausalLM.from_pretrained(base_name, **options)
+    base = load_base(base_name, **options)
     source = tokenizer_folder([folder])
-    tokenizer = AutoTokenizer.from_pretrained(
+    tokenizer = load_tokenizer(
         source or base_name,
         revision=None if source else model.model_revision,
         trust_remote_code=loading["trust_remote_code"],
     )
-    return PeftModel.from_pretrained(base, str(folder), is_trainable=True), tokenizer
+    check_vocabulary(base_name, tokenizer, base.config)
+    return adapter_on(base, str(folder), is_trainable=True), tokenizer
+
+
+def _processor(name: str, args: SafeSFTConfig, loading: Mapping[str, Any]) -> Any:
+    """The tokenizer or processor that TRL would load, after a look at what it would make its model of."""
+    trust = bool(loading.get("trust_remote_code", args.trust_remote_code))
+    config = load_config(name, revision=loading["revision"], trust_remote_code=trust)
+    if not config.architectures:
+        raise ValueError(
+            f"The config.json of '{name}' names no class in `architectures`. Save the model with `save_pretrained`, "
+            "which writes it."
+        )
+    options = {"revision": loading["revision"], "trust_remote_code": args.trust_remote_code}
+    processor = load_tokenizer(name, auto=AutoProcessor, **options)
+    check_vocabulary(name, processor, config)
+    return processor
 
 
 def _folder(name: str) -> Path:

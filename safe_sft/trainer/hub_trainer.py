@@ -14,6 +14,7 @@ from trl import SFTTrainer
 from ..config.safe_sft_config import SafeSFTConfig
 from ..hub.card import merge_into_card
 from ..hub.facts import CardContent, RunFacts
+from ..models.loading import checked_loads
 from ..storage.hub import UNREACHED, Destination, HubError, hub_name, patiently, reason, upload
 from ..storage.names import CARD
 from ..storage.writing import write_text
@@ -34,7 +35,8 @@ class HubTrainer(SFTTrainer, ABC):
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.card = CardContent()
-        super().__init__(*args, **kwargs)
+        with checked_loads():
+            super().__init__(*args, **kwargs)
 
     @property
     @abstractmethod

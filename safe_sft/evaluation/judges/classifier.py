@@ -23,12 +23,14 @@ class Classifier(Judge):
     """
 
     def __init__(self, model: str, labels: Mapping[str, str], *, answer_only: bool = False, batch_size: int = 32):
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoModelForSequenceClassification
 
-        self._model: Any = AutoModelForSequenceClassification.from_pretrained(model).eval()
+        from ...models.loading import load_base, load_tokenizer
+
+        self._model: Any = load_base(model, auto=AutoModelForSequenceClassification).eval()
         if torch.accelerator.is_available():
             self._model = self._model.to(torch.accelerator.current_accelerator())
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(model)
+        self._tokenizer: Any = load_tokenizer(model)
         self._verdicts = _verdicts(self._model.config.id2label, labels, model)
         self._answer_only, self._batch_size = answer_only, batch_size
         self.name = f"classifier:{model.rstrip('/').rsplit('/', 1)[-1]}"
