@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from ..models.fit import ModelError
 from ..models.folders import ADAPTER_WEIGHTS, same_model
 from .checkpoint import Checkpoint, SafetensorsFiles, TensorSource
 from .embeddings import embedding_names
@@ -107,6 +108,10 @@ class Adapter:
         alpha: float = alphas.get(get_pattern_key(list(alphas), path), config["lora_alpha"])
         rank: int = ranks.get(get_pattern_key(list(ranks), path), config["r"])
         scaling = alpha / (sqrt(rank) if config.get("use_rslora") else rank)
+        if keys.keys() != {"a", "b"}:
+            raise ModelError(
+                f"The adapter '{self.label}' has only one of the two factors of '{layer}'. Fetch or save it anew."
+            )
         embedding = keys["a"].endswith("embedding_A")
         return FactorKeys(keys["a"], keys["b"], scaling, embedding or bool(config.get("fan_in_fan_out")))
 
@@ -115,6 +120,8 @@ class Adapter:
         kind = None
         if config.get("peft_type") != "LORA":
             kind = f"of type {config.get('peft_type')}"
+        elif not (config.get("r") and config.get("lora_alpha")):
+            kind = "one whose adapter_config.json says no `r` or no `lora_alpha`"
         elif config.get("use_dora") or any("lora_magnitude_vector" in key for key in self.keys):
             kind = "a DoRA"
         elif str(config.get("init_lora_weights")).lower().startswith(_ALTERING):

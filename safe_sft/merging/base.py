@@ -32,6 +32,10 @@ class Merge(ABC):
     def write_configuration(self, folder: Path, dtype: torch.dtype | None) -> None:
         """Write the configuration that loading the weights needs, but not the tokenizer."""
 
+    @abstractmethod
+    def check_loads(self, folder: Path) -> None:
+        """Load what was written, without a device, or say why that cannot be."""
+
     def write(
         self, folder: Path, weights: MergeWeights, dtype: torch.dtype | None, max_shard_size: int | None
     ) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..models.fit import ModelError
 from ..models.folders import INDEX, MODEL_CONFIG, WEIGHTS, read_json
+from ..models.opening import indexed_files, own_file, reason_of
 
 DTYPES = {
     "F64": torch.float64,
@@ -58,14 +60,14 @@ class TensorSource(ABC):
     @cached_property
     def config(self) -> dict[str, Any]:
         """The content of the model's `config.json`."""
-        return read_json(self.folder / MODEL_CONFIG)
+        return read_json(own_file(self.folder, self.folder / MODEL_CONFIG))
 
     @cached_property
     def tied(self) -> bool:
         """Whether head and embedding are one tensor; a `config.json` may leave this to the architecture's default."""
-        from transformers import AutoConfig
+        from ..models.loading import load_config
 
-        return bool(AutoConfig.from_pretrained(self.folder).get_text_config().tie_word_embeddings)
+        return bool(load_config(self.folder).get_text_config().tie_word_embeddings)
 
 
 class SafetensorsFiles:
@@ -80,7 +82,7 @@ class SafetensorsFiles:
         self._headers: dict[str, tuple[tuple[int, ...], str]] = {}
         self._open: tuple[Path, Any] | None = None
         for file in files:
-            with safe_open(file, framework="pt") as handle:
+            with _opened(file) as handle:
                 for name in handle.offset_keys():
                     entry = handle.get_slice(name)
                     self._files[name] = file
@@ -114,7 +116,7 @@ class SafetensorsFiles:
         file = self._files[name]
         if self._open is None or self._open[0] != file:
             self._open = None  # unmap the old file before the new one is mapped
-            self._open = (file, safe_open(file, framework="pt"))
+            self._open = (file, _opened(file))
         return self._open[1].get_tensor(name)
 
 
@@ -198,15 +200,18 @@ def _prefixes(name: str) -> list[str]:
     return [".".join(parts[:i]) for i in range(len(parts) - 1, 0, -1)]
 
 
+def _opened(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt")
+    except SafetensorError as error:
+        raise ModelError(
+            f"The file '{file}' cannot be read: {reason_of(error)} Complete the download or the copy, or save it anew."
+        ) from error
+
+
 def _weight_files(folder: Path, label: str) -> list[Path]:
     if (folder / INDEX).is_file():
-        files = [folder / file for file in dict.fromkeys(read_json(folder / INDEX)["weight_map"].values())]
-        missing = [file.name for file in files if not file.is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f"'{label}' lacks {missing[0]}, which its {INDEX} names. Complete the download or the copy."
-            )
-        return sorted(files)
+        return sorted(indexed_files(folder, label))
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     raise FileNotFoundError(

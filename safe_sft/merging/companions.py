@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.folders import MODEL_CONFIG, MODEL_FILES, TOKENIZER_FILES
+from ..models.opening import own_file
 from ..storage.writing import write_json
 
 
@@ -22,6 +23,8 @@ def copy_model_files(source: Path, target: Path, config: dict[str, Any]) -> None
 def _copy(source: Path, target: Path, patterns: tuple[str, ...]) -> None:
     for pattern in patterns:
         for path in source.glob(pattern):
+            for file in (path, *path.rglob("*")):
+                own_file(source, file)
             if path.is_dir():
                 shutil.copytree(path, target / path.name, dirs_exist_ok=True)
             else:

@@ -17,6 +17,7 @@ from ..models.folders import ADAPTER, ADAPTER_CONFIG
 from ..storage.writing import write_json
 from .adapter import Adapter, warn_of_other_base
 from .base import Merge
+from .loadable import check_adapter_on
 from .writer import Entry
 
 
@@ -86,6 +87,11 @@ class AdapterConcatenation(Merge):
             "exclude_modules": None,
         }
         write_json(folder / ADAPTER_CONFIG, config)
+
+    def check_loads(self, folder: Path) -> None:
+        """On the aligned adapter's base."""
+        aligned, tuned = self._adapters
+        check_adapter_on(aligned.side.base, folder, tuned.label)
 
     def _keys(self, name: str) -> tuple[str, str]:
         pair = next(a.pairs[name] for a in reversed(self._adapters) if name in a.pairs)

@@ -19,10 +19,12 @@ def embedding_names(folder: Path) -> EmbeddingNames:
     Args:
         folder: folder that holds the model's `config.json`.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
+
+    from ..models.loading import load_config
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        model = AutoModelForCausalLM.from_config(load_config(folder), trust_remote_code=False)
     names = {id(module): name for name, module in model.named_modules()}
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     return EmbeddingNames(f"{names[id(embedding)]}.weight", f"{names[id(head)]}.weight")
@@ -38,14 +40,14 @@ def check_vocabularies(aligned: Path | None, tuned: Path | None) -> None:
     Raises:
         ValueError: when a token has another id, or a tokenizer is missing.
     """
-    from transformers import AutoTokenizer
+    from ..models.loading import load_tokenizer
 
     if aligned is None or tuned is None:
         raise ValueError(
             f"The vocabularies differ in size, and the {'aligned' if aligned is None else 'tuned'} model has no "
             "tokenizer to tell which rows belong together. Save its tokenizer beside it."
         )
-    left, right = (AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (aligned, tuned))
+    left, right = (load_tokenizer(folder).get_vocab() for folder in (aligned, tuned))
     moved = next((token for token in left.keys() & right.keys() if left[token] != right[token]), None)
     if moved is not None:
         raise ValueError(

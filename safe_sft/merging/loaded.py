@@ -7,8 +7,9 @@ from typing import Any, final
 
 import torch
 from accelerate import PartialState
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from ..models.loading import load_adapter, load_base, load_tokenizer
 from .base import Merge
 from .merge import open_merge, open_model_merge, output_dtype, tokenizer_of
 from .rescaling import AdapterRescaling
@@ -44,10 +45,8 @@ class LoadedAdapter(LoadedMerge):
     """
 
     def __init__(self, plan: AdapterRescaling, aligned: Side, tuned: Side, dtype: torch.dtype | None):
-        from peft import PeftModel
-
-        base = AutoModelForCausalLM.from_pretrained(aligned.with_weights(), device_map={"": PartialState().device})
-        self.model = PeftModel.from_pretrained(base, str(tuned.with_weights())).eval()
+        base = load_base(str(aligned.with_weights()), device_map={"": PartialState().device})
+        self.model = load_adapter(base, str(tuned.with_weights())).eval()
         self.tokenizer = _tokenizer(aligned, tuned)
         self._plan, self._dtype = plan, dtype
 
@@ -77,7 +76,7 @@ class LoadedModel(LoadedMerge):
         # Loaded from a merged folder, so that its configuration, dtype and ties are those that `merge` writes.
         with TemporaryDirectory() as folder:
             plan.write(Path(folder), MergeWeights(1.0), dtype, None)
-            self.model = AutoModelForCausalLM.from_pretrained(folder, device_map={"": PartialState().device}).eval()
+            self.model = load_base(folder, device_map={"": PartialState().device}).eval()
         self.tokenizer = _tokenizer(aligned, tuned)
         self._state = self.model.state_dict()
         unknown = [entry.name for entry in plan.entries(dtype) if entry.name not in self._state]
@@ -122,4 +121,4 @@ def _tokenizer(aligned: Side, tuned: Side) -> PreTrainedTokenizerBase:
         raise ValueError(
             f"Neither '{tuned.label}' nor '{aligned.label}' has a tokenizer. Save the tokenizer beside the model."
         )
-    return AutoTokenizer.from_pretrained(folder)
+    return load_tokenizer(folder)

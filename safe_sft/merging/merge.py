@@ -106,6 +106,7 @@ class _Job:
             tokenizer = tokenizer_of(self.tuned, self.aligned)
             if tokenizer is not None:
                 copy_tokenizer(tokenizer, folder)
+            plan.check_loads(folder)
             write_record(folder, self._record(), plan.library)
 
     def _record(self) -> dict[str, Any]:

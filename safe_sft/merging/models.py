@@ -15,6 +15,7 @@ from .checkpoint import TensorSource
 from .companions import copy_model_files
 from .embeddings import EmbeddingNames, check_vocabularies, embedding_names
 from .functions import merged_blocks
+from .loadable import check_model
 from .writer import Entry
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,10 @@ class ModelMerge(Merge):
             config.pop("torch_dtype", None)
             config["dtype"] = str(largest.dtype).removeprefix("torch.")
         copy_model_files(self.tuned.folder, folder, config)
+
+    def check_loads(self, folder: Path) -> None:
+        """By the class that its configuration names."""
+        check_model(folder)
 
     @cached_property
     def _aligned_names(self) -> EmbeddingNames:

@@ -20,6 +20,7 @@ from .adapter import Adapter, is_b, tensor_name, warn_of_other_base
 from .base import Merge
 from .checkpoint import Checkpoint
 from .functions import merged
+from .loadable import check_adapter_on
 from .side import Side
 from .writer import Entry
 
@@ -69,3 +70,7 @@ class AdapterRescaling(Merge):
         """Copy the adapter's own configuration."""
         name = self._adapter.config.get("base_model_name_or_path") or self._aligned.label
         write_json(folder / ADAPTER_CONFIG, {**self._adapter.config, "base_model_name_or_path": name})
+
+    def check_loads(self, folder: Path) -> None:
+        """On the aligned model."""
+        check_adapter_on(self._aligned, folder, self._adapter.label)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, final
 
 from ..models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter, locate, read_json
+from ..models.opening import own_file
 
 
 @final
@@ -44,7 +45,7 @@ class Side:
     @cached_property
     def adapter_config(self) -> dict[str, Any]:
         """The content of `adapter_config.json`."""
-        return read_json(self.folder / ADAPTER_CONFIG)
+        return read_json(own_file(self.folder, self.folder / ADAPTER_CONFIG))
 
     @cached_property
     def base(self) -> "Side":

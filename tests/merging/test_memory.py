@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from safe_sft.storage.writing import write_json
 
@@ -33,32 +34,47 @@ print(resident("VmHWM") - before)
 """
 
 
-def checkpoint(folder: Path, tensors: int, shards: int, seed: int) -> str:
-    """Random bfloat16 tensors in `shards` files."""
-    folder.mkdir()
+def checkpoint(folder: Path, layers: int, shards: int, seed: int) -> str:
+    """A LLaMA of random bfloat16 tensors in `shards` files: 7 matrices a layer, and one that the norms fill up."""
+    config = LlamaConfig(
+        vocab_size=2028,
+        hidden_size=1024,
+        intermediate_size=2048,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        head_dim=256,
+        tie_word_embeddings=True,
+        architectures=["LlamaForCausalLM"],
+    )
+    config.save_pretrained(folder)
+    with torch.device("meta"):
+        shapes = {name: tuple(p.shape) for name, p in LlamaForCausalLM(config).named_parameters()}
+    large = sorted(
+        (n for n, shape in shapes.items() if len(shape) == 2), key=lambda n: n == "model.embed_tokens.weight"
+    )
     generator = torch.Generator().manual_seed(seed)
-    names = [f"model.layers.{i:02d}.weight" for i in range(tensors)]
     weight_map = {}
     for shard in range(shards):
-        held = names[shard * tensors // shards : (shard + 1) * tensors // shards]
+        held = large[shard * len(large) // shards : (shard + 1) * len(large) // shards]
+        held += [name for name in shapes if name not in large] if shard == shards - 1 else []
         file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
-        content = {n: torch.randn(NUMBERS, generator=generator).to(torch.bfloat16) for n in held}
+        content = {n: torch.randn(shapes[n], generator=generator).to(torch.bfloat16) for n in held}
         save_file(content, folder / file, metadata={"format": "pt"})
         weight_map.update(dict.fromkeys(held, file))
     write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
-    write_json(folder / "config.json", {"model_type": "llama"})
     return str(folder)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("method", ["linear", "slerp"])
 def test_peak_memory_is_below_three_shards(tmp_path, method):
-    tensors = SHARDS * SHARD // (2 * NUMBERS)
+    layers = SHARDS * SHARD // (2 * NUMBERS) // 7
     # The layouts differ: the tuned model's shards are half as large.
     folders = [
-        checkpoint(tmp_path / "a", tensors, SHARDS, 0),
-        checkpoint(tmp_path / "t", tensors, 2 * SHARDS, 1),
-        checkpoint(tmp_path / "s", 1, 1, 2),
+        checkpoint(tmp_path / "a", layers, SHARDS, 0),
+        checkpoint(tmp_path / "t", layers, 2 * SHARDS, 1),
+        checkpoint(tmp_path / "s", 0, 1, 2),
     ]
     command = [sys.executable, "-c", MEASURE, *folders, method, str(tmp_path / "m")]
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])

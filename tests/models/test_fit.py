@@ -55,7 +55,10 @@ ADAPTER_CHANGES = {
     "half": half,
     "none": lambda tensors: {"x": torch.zeros(1)},
     "no B": lambda tensors: {key: t for key, t in tensors.items() if "lora_B" not in key},
-    "one layer more": lambda t: {**t, **{k.replace("layers.1", "layers.7"): v for k, v in t.items() if "rs.1" in k}},
+    "one layer more": lambda t: {
+        **t,
+        **{k.replace("layers.1", "layers.7"): v + 0 for k, v in t.items() if "rs.1" in k},
+    },
     "other rank": lambda tensors: {k: t[:2] if "lora_A" in k else t for k, t in tensors.items()},
     "no full module": lambda tensors: {key: t for key, t in tensors.items() if "lm_head" not in key},
 }
