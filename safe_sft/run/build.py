@@ -10,6 +10,7 @@ from trl import DatasetMixtureConfig, ModelConfig
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
 from ..hub.facts import CardContent
+from ..models.loading import load_tokenizer
 from ..replay import CachedTeacher
 from ..trainer.compatibility import weights_are_cut_up
 from ..trainer.safe_sft_trainer import SafeSFTTrainer
@@ -59,7 +60,7 @@ def build_run(
     """
     if model.model_name_or_path is None:
         raise ValueError("`model_name_or_path` is missing. Set it in the recipe.")
-    _check_template(args.chat_template_path)
+    _check_template(args.chat_template_path, trust_remote_code=args.trust_remote_code)
     args = with_values(args, hub_strategy=push_strategy(script, args))
     loaded = load_splits(script, mixture)
     questions = read_questions(script, loaded)
@@ -87,8 +88,10 @@ def _datasets(script: SafeScriptArguments, args: SafeSFTConfig, splits: Splits) 
     }
 
 
-def _check_template(path: str | None) -> None:
-    """Check that the template file exists; TRL would take a missing one for the name of a model."""
+def _check_template(path: str | None, *, trust_remote_code: bool) -> None:
+    """TRL takes a file that does not exist for the name of a model, and asks whether to run the code of one."""
+    if path is not None and not path.endswith((".jinja", ".j2")):
+        load_tokenizer(path, trust_remote_code=trust_remote_code)
     if path is not None and path.endswith((".jinja", ".j2")) and not os.path.isfile(path):
         raise ValueError(
             f"The file of `chat_template_path={path!r}` does not exist (looked in {os.getcwd()}). "

@@ -1,5 +1,6 @@
 """Models, adapters and tokenizers are loaded whole, or refused in one line that says value, reason and remedy."""
 
+import ast
 import io
 import json
 import shutil
@@ -12,6 +13,7 @@ from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
+import safe_sft
 from safe_sft import SafeSFTTrainer
 from safe_sft.models.adapters import adapter_from
 from safe_sft.models.loading import load_adapter, load_base, load_config, load_model, load_tokenizer
@@ -237,3 +239,20 @@ def test_custom_code_is_neither_run_nor_asked_for(folder, monkeypatch, answer):
             load(base)
     shutil.rmtree(folder / "base" / "__pycache__", ignore_errors=True)
     assert not (folder / "ran").exists()
+
+
+def test_no_call_leaves_it_open_whether_code_may_run():
+    """Transformers asks on standard input wherever `trust_remote_code` is not given."""
+    opened = []
+    for path in Path(safe_sft.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = getattr(node.func.value, "id", "")
+                if (
+                    node.func.attr in ("from_pretrained", "from_config")
+                    and owner.lower().startswith("auto")
+                    and owner != "AutoHfQuantizer"
+                ):
+                    opened.append((path.name, "trust_remote_code" in {word.arg for word in node.keywords}))
+    assert opened
+    assert all(said for _, said in opened), opened
