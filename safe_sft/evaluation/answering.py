@@ -12,8 +12,9 @@ from accelerate.utils import gather_object
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from ..models.fingerprint import tensors_digest
+from ..models.finite import require_finite
 from ..models.generation import generate, generation_config, length_sorted_batches
+from ..models.identity import model_identity
 from .degenerate import degenerate_kind
 from .suites.rendering import case_token_ids
 from .suites.suite import Case
@@ -75,6 +76,7 @@ def answer_cases(
     batch_size: int,
     description: str,
     store: AnswerStore | None = None,
+    identity: str | None = None,
 ) -> list[Answer]:
     """Answer `cases` greedily, each rank its share.
 
@@ -88,13 +90,18 @@ def answer_cases(
         max_new_tokens: longest answer, in tokens.
         batch_size: requests answered at a time, per device.
         description: text of the progress bar.
-        store: store of earlier answers, with the same folder on every rank; None keeps none.
+        store: where answers are kept; the same on every rank.
+        identity: `model_identity` of the model, where it was asked for before; read with a store alone.
 
     Returns:
         An answer for each case, in order, the same on every rank.
+
+    Raises:
+        ValueError: when the model's weights or logits are not finite.
     """
+    require_finite(model)
     prompts = [case_token_ids(tokenizer, case) for case in cases]
-    kept = _Kept(store, _keys(model, prompts, max_new_tokens) if store else [])
+    kept = _Kept(store, _keys(model, tokenizer, prompts, max_new_tokens, identity) if store else [])
     answers = _token_ids(
         model, tokenizer, prompts, kept, max_new_tokens=max_new_tokens, batch_size=batch_size, description=description
     )
@@ -165,8 +172,15 @@ def _end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int
     return {end} if isinstance(end, int) else set(end or [])
 
 
-def _keys(model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
-    """Digest what each answer depends on: the weights, how they are run, the prompt and the longest length."""
-    dtype = str(next(model.parameters()).dtype)
-    common = f"{tensors_digest(model.state_dict().items())} {dtype} {max_new_tokens} "
+def _keys(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    identity: str | None,
+) -> list[str]:
+    """A digest of all that an answer depends on: the model, how it generates, the prompt and the longest length."""
+    identity = identity or model_identity(model, tokenizer)
+    settings = generation_config(model, tokenizer, max_new_tokens).to_json_string()
+    common = hashlib.sha256(f"{identity} {settings}".encode()).hexdigest()
     return [hashlib.sha256((common + json.dumps(list(prompt))).encode()).hexdigest()[:32] for prompt in prompts]

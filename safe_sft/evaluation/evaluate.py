@@ -3,12 +3,16 @@
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..models.finite import require_finite
+from ..models.generation import own_settings_aside
+from ..models.identity import model_identity
 from ..models.loading import load_model
 from .answering import Answer, AnswerStore, answer_cases
 from .judges import Judge, Verdict
@@ -196,7 +200,9 @@ class Respondent:
     def result(self, task: UtilityTask | HarnessTask) -> UtilityResult:
         """Answer a task, and check which answers are right."""
         if isinstance(task, HarnessTask):
-            texts, right = run_harness(self.model, self.tokenizer, task, self.settings.batch_size)
+            require_finite(self.model)
+            with own_settings_aside(self.model, self.tokenizer):
+                texts, right = run_harness(self.model, self.tokenizer, task, self.settings.batch_size)
             return UtilityResult(self.name, task.name, "lm-evaluation-harness", texts, right)
         texts = tuple(answer.text for answer in self._answers(task.name, task.cases, task.max_new_tokens))
         return UtilityResult(self.name, task.name, task.source, texts, tuple(task.judge(texts)))
@@ -210,7 +216,13 @@ class Respondent:
             batch_size=self.settings.batch_size,
             description=f"{self.name}: {what}",
             store=self.store,
+            identity=self._identity,
         )
+
+    @cached_property
+    def _identity(self) -> str | None:
+        """What its answers are kept under: all weights are read, once."""
+        return model_identity(self.model, self.tokenizer) if self.store else None
 
 
 def evaluate_models(

@@ -1,22 +1,52 @@
 """Generates greedy answers to many prompts: batched, sorted by length, padded on the left."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
 from .modes import without_dropout
 from .sharding import gathered
 
 
 def generation_config(model: nn.Module, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> GenerationConfig:
-    """Return settings for greedy decoding that stops at the model's own end-of-sequence tokens."""
-    own = getattr(model, "generation_config", None)
-    eos = getattr(own, "eos_token_id", None) or tokenizer.eos_token_id
+    """Greedy decoding that stops where the model says it stops."""
+    return GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, **_ends(model, tokenizer))
+
+
+def _ends(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> dict[str, int | list[int] | None]:
+    """All that counts of a model's own generation settings: where it says that an answer ends."""
+    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    if eos is None or eos == []:
+        eos = tokenizer.eos_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=eos, pad_token_id=pad)
+    return {"eos_token_id": eos, "pad_token_id": pad}
+
+
+@contextmanager
+def own_settings_aside(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Inside, of the model's own generation settings its end-of-sequence and padding tokens alone are left.
+
+    `transformers` fills what a `GenerationConfig` leaves open from the model's own, such as a penalty on repetition, a
+    number of beams or stop strings; an answer would then not be the greedy one.
+
+    Args:
+        model: one that generates, or a wrapper of it.
+        tokenizer: its tokenizer.
+    """
+    plain = GenerationConfig(**_ends(model, tokenizer))
+    holders = [module for module in model.modules() if "generation_config" in vars(module)]
+    own = [module.generation_config for module in holders]
+    for module in holders:
+        module.generation_config = plain  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module, settings in zip(holders, own, strict=True):
+            module.generation_config = settings
 
 
 def length_sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
@@ -52,12 +82,16 @@ def generate(
 
     Returns:
         Token ids of each answer, in the order of `prompts`, with the end-of-sequence token where the model gave one.
+
+    Raises:
+        ValueError: when the model's logits are not finite.
     """
     config = generation_config(model, tokenizer, max_new_tokens)
     answers: dict[int, list[int]] = {}
     with (
         gathered(*model.parameters()),
         without_dropout(model),
+        own_settings_aside(model, tokenizer),
         tqdm(total=len(prompts), desc=description, disable=not progress) as bar,
     ):
         for batch in length_sorted_batches([len(p) for p in prompts], batch_size):
@@ -78,15 +112,39 @@ def _answer_batch(model: nn.Module, config: GenerationConfig, prompts: list[Sequ
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
+    watch = _Finite()
     output = model.generate(  # type: ignore[operator]
         input_ids=ids.to(device),
         attention_mask=mask.to(device),
         generation_config=config,
+        logits_processor=LogitsProcessorList([watch]),
         synced_gpus=False,  # ranks may have different numbers of batches
     )
+    watch.require(model)
     eos = {config.eos_token_id} if isinstance(config.eos_token_id, int) else set(config.eos_token_id or [])
     return [_until_end(answer, eos) for answer in output[:, width:].tolist()]
 
 
 def _until_end(answer: list[int], eos: Collection[int]) -> list[int]:
     return answer[: next((k + 1 for k, token in enumerate(answer) if token in eos), len(answer))]
+
+
+class _Finite(LogitsProcessor):
+    """Looks whether logits are numbers, and leaves them as they are. A masked token may well have minus infinity."""
+
+    def __init__(self) -> None:
+        self._bad: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        bad = ~(scores.amax(-1) < torch.inf).all()  # the largest of a row with a NaN is a NaN
+        self._bad = bad if self._bad is None else self._bad | bad
+        return scores
+
+    def require(self, model: nn.Module) -> None:
+        """Raise if any were not; waits for the device, once a batch."""
+        if self._bad is not None and self._bad.item():
+            raise ValueError(
+                f"The logits of {type(model).__name__} are not finite (NaN or infinite), so what it says means "
+                "nothing. Run it in a dtype with a wider range, such as bfloat16 or float32; if that does not help, its "
+                "weights are damaged: take another checkpoint."
+            )

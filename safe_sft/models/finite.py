@@ -1,0 +1,59 @@
+"""Whether a model's weights are numbers: what a dead model says is no sign of safety."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from .sharding import local
+
+
+def first_bad_tensor(model: nn.Module) -> str | None:
+    """Name of the first parameter that holds NaN or infinity; None when all are finite.
+
+    It waits for each device once. Of quantised weights, the scales are looked at.
+
+    Args:
+        model: on any devices. What is empty here (on another rank, or offloaded) is passed over.
+    """
+    tensors = [(name, held) for name, p in model.named_parameters() for held in _numbers(p)]
+    finite: dict[torch.device, list[Tensor]] = {}
+    for _, tensor in tensors:
+        finite.setdefault(tensor.device, []).append(_is_finite(tensor))
+    if all(bool(torch.stack(flags).all()) for flags in finite.values()):
+        return None
+    return next(name for name, tensor in tensors if not _is_finite(tensor))
+
+
+def require_finite(model: nn.Module) -> None:
+    """Refuse a model that cannot say anything.
+
+    Args:
+        model: that is to be measured.
+
+    Raises:
+        ValueError: naming the first parameter that is not finite.
+    """
+    bad = first_bad_tensor(model)
+    if bad is not None:
+        raise ValueError(
+            f"The weights of {type(model).__name__} are not finite: `{bad}` holds NaN or infinity, so the model is "
+            "dead and its answers are no evidence of anything. Take an earlier checkpoint, or train again with a lower "
+            "learning rate or safety weight."
+        )
+
+
+def _numbers(parameter: Tensor) -> Iterator[Tensor]:
+    """The floating-point tensors behind a parameter that have values here."""
+    state = getattr(parameter, "quant_state", None)
+    nested = getattr(state, "state2", None)
+    scales = [getattr(held, "absmax", None) for held in (state, nested)] + [getattr(state, "offset", None)]
+    held = [local(parameter.detach()), *(s for s in scales if isinstance(s, Tensor))]
+    return (t for t in held if t.is_floating_point() and t.numel() and t.device.type != "meta")
+
+
+def _is_finite(tensor: Tensor) -> Tensor:
+    """Without a copy: the extremes of a tensor with a NaN are NaN."""
+    wide = tensor if tensor.element_size() > 1 else tensor.float()
+    least, most = torch.aminmax(wide)
+    return torch.isfinite(least) & torch.isfinite(most)
