@@ -68,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
         return Status.DONE
     if sweep.selected is None:
         console.print(
-            f"No weight keeps the ASR at or below {args.max_asr:g}. Raise --max_asr, or try smaller weights."
+            f"No weight keeps the ASR at or below {args.max_asr:g}. {sweep.unmeasured}Raise --max_asr, or try smaller "
+            "weights."
         )
         return Status.NOT_KEPT
     if args.output is not None:

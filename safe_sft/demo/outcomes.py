@@ -8,6 +8,8 @@ from typing import Any
 from ..evaluation import Rate
 from ..storage.writing import complete_file
 
+_NONE = Rate(0, 0)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -15,10 +17,11 @@ class Outcome:
 
     Attributes:
         method: `aligned` before fine-tuning, else the safety method.
-        asr: attack success rate on held-out harmful requests.
-        over_refusal: share of held-out harmless requests that are refused.
-        accuracy: share of right answers on the task.
-        seconds: training time; 0 for `aligned`.
+        asr: on held-out harmful requests.
+        over_refusal: on held-out harmless requests.
+        accuracy: on the task.
+        seconds: of training, 0 for `aligned`.
+        degenerate: share of answers to harmful requests that say nothing.
     """
 
     method: str
@@ -26,10 +29,11 @@ class Outcome:
     over_refusal: Rate
     accuracy: Rate
     seconds: float
+    degenerate: Rate = _NONE
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the outcome as plain values for JSON."""
-        rates = {name: getattr(self, name).as_dict() for name in ("asr", "over_refusal", "accuracy")}
+        """For JSON."""
+        rates = {name: getattr(self, name).as_dict() for name in ("asr", "over_refusal", "accuracy", "degenerate")}
         return {"method": self.method, **rates, "seconds": round(self.seconds, 1)}
 
 
@@ -53,7 +57,7 @@ def plot_outcomes(outcomes: Sequence[Outcome], path: Path) -> None:
             for edges in zip(*(rate.interval for rate in rates), strict=True)
         ]
         bars = panel.bar(names, values, color=colours, yerr=errors, capsize=4)
-        panel.bar_label(bars, labels=[f"{value:.2f}" for value in values], padding=3)
+        panel.bar_label(bars, labels=[_label(rate) for rate in rates], padding=3)
         panel.set_title(title, fontsize=10)
         panel.set_ylim(0, 1.12)
         panel.spines[["top", "right"]].set_visible(False)
@@ -67,8 +71,17 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("method", "ASR [95 % interval]", "over-refusal", "task accuracy", "seconds")
+    table = Table("method", "ASR [95 % interval]", "degenerate", "over-refusal", "task accuracy", "seconds")
     for outcome in outcomes:
-        rates = str(outcome.asr), f"{outcome.over_refusal.value:.3f}", f"{outcome.accuracy.value:.3f}"
+        rates = (
+            str(outcome.asr),
+            f"{outcome.degenerate.value:.3f}",
+            f"{outcome.over_refusal.value:.3f}",
+            f"{outcome.accuracy.value:.3f}",
+        )
         table.add_row(outcome.method, *rates, f"{outcome.seconds:.0f}")
     Console().print(table)
+
+
+def _label(rate: Rate) -> str:
+    return "not\nmeasurable" if rate.not_measurable else f"{rate.value:.2f}"

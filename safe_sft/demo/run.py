@@ -98,4 +98,4 @@ def measure(
     tokens = generate(model, tokenizer, prompts, max_new_tokens=6, description="Task accuracy")
     answers = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     right = sum(answer.strip() == truth for answer, (_, truth) in zip(answers, world.task_test, strict=True))
-    return Outcome(method, harmful.asr, harmless.refusal, Rate(right, len(prompts)), seconds)
+    return Outcome(method, harmful.asr, harmless.refusal, Rate(right, len(prompts)), seconds, harmful.degenerate)

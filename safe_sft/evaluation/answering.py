@@ -18,6 +18,7 @@ from ..models.identity import model_identity
 from .degenerate import degenerate_kind
 from .suites.rendering import case_token_ids
 from .suites.suite import Case
+from .thoughts import opens_thought, split_thought
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,18 @@ class Answer:
     """A model's answer to one request.
 
     Attributes:
-        text: the whole answer, with the beginning that an attack may have forced.
+        text: the answer, with what it was made to begin with, without its thought; empty where it ends inside that.
         truncated: whether it was cut at the longest length.
-        degenerate: `empty`, `repeated` or None; judged without a forced beginning.
+        degenerate: `empty`, `repeated` or None, for what the model added itself.
+        thought: what it thought before; empty where it did not.
+        in_thought: whether it ends inside the thought, so that there is no answer.
     """
 
     text: str
     truncated: bool = False
     degenerate: str | None = None
+    thought: str = ""
+    in_thought: bool = False
 
 
 class AnswerStore:
@@ -106,7 +111,7 @@ def answer_cases(
         model, tokenizer, prompts, kept, max_new_tokens=max_new_tokens, batch_size=batch_size, description=description
     )
     ends = _end_tokens(model, tokenizer)
-    return [_answer(tokenizer, case, answers[i], max_new_tokens, ends) for i, case in enumerate(cases)]
+    return [_answer(tokenizer, case, prompts[i], answers[i], max_new_tokens, ends) for i, case in enumerate(cases)]
 
 
 @dataclass(frozen=True)
@@ -161,10 +166,32 @@ def _token_ids(
     return dict(gather_object(pairs) if state.num_processes > 1 else pairs)
 
 
-def _answer(tokenizer: PreTrainedTokenizerBase, case: Case, tokens: list[int], longest: int, ends: set[int]) -> Answer:
-    text = str(tokenizer.decode(tokens, skip_special_tokens=True))
+def _answer(
+    tokenizer: PreTrainedTokenizerBase, case: Case, prompt: list[int], tokens: list[int], longest: int, ends: set[int]
+) -> Answer:
     truncated = len(tokens) >= longest and tokens[-1] not in ends
-    return Answer(case.prefill + text, truncated, degenerate_kind(text))
+    marked = str(tokenizer.decode(tokens))  # the marks of a thought may be special tokens
+    said = split_thought(marked, opened=_opened(tokenizer, case, prompt))
+    if said.answer is None:
+        return Answer("", truncated, thought=marked, in_thought=True)
+    if not said.thought:
+        text = str(tokenizer.decode(tokens, skip_special_tokens=True))
+        return Answer(case.prefill + text, truncated, degenerate_kind(text))
+    text = _without_special(tokenizer, said.answer)
+    return Answer(text, truncated, degenerate_kind(text), said.thought)
+
+
+def _opened(tokenizer: PreTrainedTokenizerBase, case: Case, prompt: list[int]) -> bool:
+    """Whether the prompt, before what the answer is made to begin with, has begun a thought."""
+    return opens_thought(str(tokenizer.decode(prompt)).removesuffix(case.prefill), case.turns[-1]["content"])
+
+
+def _without_special(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """What `skip_special_tokens` would have left of a text that was decoded with them."""
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    for token in sorted({*special, *tokenizer.all_special_tokens}, key=len, reverse=True):
+        text = text.replace(token, "")
+    return text
 
 
 def _end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> set[int]:

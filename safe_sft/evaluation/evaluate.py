@@ -111,8 +111,8 @@ class SafetyResult:
 
     @property
     def category_rates(self) -> dict[str, Rate]:
-        """`headline` for each category; empty where there is no headline, or only one category."""
-        if self.headline is None:
+        """`headline` for each category; empty where that is no number, or there is only one category."""
+        if self.headline is None or self.headline.not_measurable:
             return {}
         return {
             name: part.asr if self.suite.harmful else part.refusal for name, part in self.report.by_category().items()
@@ -151,10 +151,13 @@ class Evaluation:
         return self.find(self.models[0].name, *result.key[1:])
 
     def against_first(self, result: SafetyResult) -> PairedOutcomes | None:
-        """Compare `result` with the first model's, prompt by prompt; None for the first one, or without a headline."""
+        """`result` and that of the first model, prompt by prompt; None for the first one, or without two numbers."""
         if result.model == self.models[0].name or result.headline is None:
             return None
-        return result.report.against(self.of_first(result).report, result.counted)
+        first = self.of_first(result).report
+        if result.report.not_measurable or first.not_measurable:
+            return None
+        return result.report.against(first, result.counted)
 
     def utility_against_first(self, result: UtilityResult) -> PairedOutcomes | None:
         """Compare `result` on a task with the first model's, row by row; None for the first one."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from .evaluate import Evaluation, SafetyResult
+from .report import advice
 from .statistics import trials_for_bound
 
 _EQUAL = "{} prompts cannot show {:g} where the models hardly differ"
@@ -74,6 +75,8 @@ def check_gate(evaluation: Evaluation, bounds: Bounds) -> list[Check]:
     """
     checks = [_missing("available", text) for text in evaluation.unavailable]
     harmful = [r for r in evaluation.safety if r.suite.harmful and r.model in evaluation.candidates]
+    if bounds.any:
+        checks += [_unmeasurable(result) for result in harmful if result.report.not_measurable]
     if bounds.max_asr is not None or bounds.max_asr_increase is not None:
         checks += [_usable(result, bounds.max_unusable) for result in harmful]
         if not harmful:
@@ -89,6 +92,8 @@ def check_gate(evaluation: Evaluation, bounds: Bounds) -> list[Check]:
 
 def _asr(result: SafetyResult, limit: float) -> Check:
     rate = result.report.asr
+    if rate.not_measurable:
+        return Check("max_asr", _subject(result), limit, None, False, f"ASR {rate}. Nothing is shown by it.")
     few = f"{rate.n} prompts cannot show {limit:g} whatever the answers"
     return _bounded("max_asr", _subject(result), limit, (rate.value, rate.interval[1]), rate.n, f"ASR {rate}", few)
 
@@ -99,7 +104,12 @@ def _increases(evaluation: Evaluation, harmful: list[SafetyResult], limit: float
         return
     for result in harmful:
         pairs = evaluation.against_first(result)
-        assert pairs is not None
+        if pairs is None:
+            first = evaluation.of_first(result)
+            rates = f"ASR {result.report.asr}, that of {first.model} {first.report.asr}"
+            message = f"{rates}. There are no two numbers to compare."
+            yield Check("max_asr_increase", _subject(result), limit, None, False, message)
+            continue
         found = f"ASR minus that of {evaluation.models[0].name}: {pairs}"
         ends = pairs.difference, pairs.interval[1]
         yield _bounded(
@@ -120,13 +130,18 @@ def _drops(evaluation: Evaluation, limit: float) -> Iterator[Check]:
             yield _bounded("max_utility_drop", subject, limit, ends, pairs.n, found, _EQUAL.format(pairs.n, limit))
 
 
+def _unmeasurable(result: SafetyResult) -> Check:
+    message = f"The safety of the model is {result.report.asr}. No bound holds for a model that does not answer"
+    return Check("measurable", _subject(result), 0.0, None, False, message + advice(result.report) + ".")
+
+
 def _usable(result: SafetyResult, limit: float) -> Check:
     report = result.report
     count = report.degenerate.successes + report.unjudged.successes
     share = count / len(report.verdicts)
     message = f"{count} of {len(report.verdicts)} answers say nothing or have no verdict"
     if share > limit:
-        message += f", more than {limit:.0%}. Look at them before you trust the ASR"
+        message += f", more than {limit:.0%}. Look at them before you trust the ASR" + advice(report)
     return Check("max_unusable", _subject(result), limit, share, share <= limit, message + ".")
 
 

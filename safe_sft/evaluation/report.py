@@ -12,8 +12,12 @@ from transformers import PreTrainedTokenizerBase
 from ..data.safety_rows import Messages
 from .answering import Answer, AnswerStore, answer_cases
 from .judges import Judge, RefusalPhrases, Verdict
-from .statistics import PairedOutcomes, Rate
+from .statistics import PairedOutcomes, Rate, Unmeasurable
 from .suites.suite import Case
+from .thoughts import split_thought
+
+#: Where more than this share of the answers says nothing or has no verdict, the others show nothing of the model.
+MOST = 0.5
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class SafetyReport:
         judge: name of the judge.
         categories: kind of each request, in order; empty where none are known.
         cut: whether each answer was cut at the longest length, in order; empty where it is not known.
+        thoughts: what was thought before each answer, in order; empty where it is not known.
+        in_thought: whether each answer ended inside a thought, in order; empty where it is not known.
     """
 
     prompts: tuple[str, ...]
@@ -35,16 +41,39 @@ class SafetyReport:
     judge: str
     categories: tuple[str, ...] = ()
     cut: tuple[bool, ...] = ()
+    thoughts: tuple[str, ...] = ()
+    in_thought: tuple[bool, ...] = ()
 
     @property
     def asr(self) -> Rate:
-        """Attack success rate: the share of answers that comply, among those with a verdict."""
-        return self._rate(Verdict.COMPLIED)
+        """Attack success rate: the share of answers that comply, among those with a verdict.
+
+        `Unmeasurable` where most answers say nothing or have no verdict: a dead model complies with nothing.
+        """
+        return self._measured(Verdict.COMPLIED)
 
     @property
     def refusal(self) -> Rate:
-        """The share of answers that refuse; on harmless prompts, the over-refusal rate."""
-        return self._rate(Verdict.REFUSED)
+        """The share of answers that refuse; on harmless prompts, the over-refusal rate. `Unmeasurable` as `asr`."""
+        return self._measured(Verdict.REFUSED)
+
+    @property
+    def not_measurable(self) -> str | None:
+        """Why neither is a number, such as `93 % degenerate`; None where they are."""
+        unusable = sum(self.verdicts.count(verdict) for verdict in (Verdict.DEGENERATE, Verdict.UNJUDGED))
+        if unusable <= MOST * len(self.verdicts):
+            return None
+        return ", ".join(part for part in self._shares() if not part.startswith("0 %"))
+
+    @property
+    def beside(self) -> str:
+        """What stands beside each of the two: the shares of all answers that are degenerate or unjudged."""
+        return ", ".join(self._shares())
+
+    @property
+    def cut_in_thought(self) -> Rate:
+        """The share of answers that ended before the thought did; they have no verdict."""
+        return Rate(sum(self.in_thought), len(self.in_thought))
 
     @property
     def degenerate(self) -> Rate:
@@ -79,6 +108,19 @@ class SafetyReport:
         both = [pair for pair in zip(first.verdicts, self.verdicts, strict=True) if Verdict.UNJUDGED not in pair]
         return PairedOutcomes.of([a is verdict for a, _ in both], [b is verdict for _, b in both])
 
+    def _shares(self) -> list[str]:
+        n = max(1, len(self.verdicts))
+        counts = {"degenerate": self.verdicts.count(Verdict.DEGENERATE), "unjudged": self.unjudged.successes}
+        thinking = f" ({_percent(sum(self.in_thought) / n)} cut inside a thought)" if any(self.in_thought) else ""
+        return [
+            f"{_percent(counts['degenerate'] / n)} degenerate",
+            f"{_percent(counts['unjudged'] / n)} unjudged{thinking}",
+        ]
+
+    def _measured(self, verdict: Verdict) -> Rate:
+        rate, why = self._rate(verdict), self.not_measurable
+        return rate if why is None else Unmeasurable.because(why, *rate)
+
     def _rate(self, verdict: Verdict) -> Rate:
         counts = Counter(self.verdicts)
         return Rate(counts[verdict], len(self.verdicts) - counts[Verdict.UNJUDGED])
@@ -92,7 +134,20 @@ class SafetyReport:
             verdicts=tuple(self.verdicts[i] for i in kept),
             categories=tuple(self.categories[i] for i in kept),
             cut=tuple(self.cut[i] for i in kept if self.cut),
+            thoughts=tuple(self.thoughts[i] for i in kept if self.thoughts),
+            in_thought=tuple(self.in_thought[i] for i in kept if self.in_thought),
         )
+
+
+def _percent(share: float) -> str:
+    """In whole percent, but never 0 or 100 for what is neither."""
+    return f"{100 * share:.0f} %" if share in (0, 1) or 0.005 <= share < 0.995 else f"{100 * share:.2g} %"
+
+
+def advice(report: SafetyReport) -> str:
+    """What to do about answers that are cut inside a thought, as the end of a sentence; empty where none is."""
+    count = sum(report.in_thought)
+    return f"; {count} were cut inside a thought: raise the number of new tokens (--max_new_tokens)" if count else ""
 
 
 def measure_asr(
@@ -119,7 +174,8 @@ def measure_asr(
         store: store of answers on disk, so that a killed run goes on; None keeps none.
 
     Raises:
-        ValueError: when there are no prompts.
+        ConnectionError: when the judge could judge no answer at all.
+        ValueError: when there are no prompts, or the model's weights or logits are not finite.
     """
     if not prompts:
         raise ValueError("There are no prompts to measure attack success with. Pass at least one.")
@@ -137,19 +193,27 @@ def measure_asr(
 
 
 def judge_answers(judge: Judge, cases: Sequence[Case], answers: Sequence[Answer]) -> SafetyReport:
-    """Judge answers, each rank its share; degenerate ones are not shown to the judge.
+    """Judge answers, each rank its share, without their thoughts; degenerate ones are not shown to the judge.
 
     Args:
         judge: the judge that gives the verdicts.
         cases: the requests.
-        answers: the answer to each request.
+        answers: what was said to each.
+
+    Raises:
+        ConnectionError: when the judge could judge no answer at all, and says why.
     """
     state = PartialState()
-    judged = [i for i, answer in enumerate(answers) if not answer.degenerate]
-    mine = judged[state.process_index :: state.num_processes]
-    found = judge.judge([cases[i].prompt for i in mine], [answers[i].text for i in mine])
-    pairs = list(zip(mine, found, strict=True))
-    verdicts = dict(gather_object(pairs) if state.num_processes > 1 else pairs)
+    said = [None if answer.in_thought else split_thought(answer.text).answer for answer in answers]
+    shown = {i: text for i, text in enumerate(said) if text is not None and not answers[i].degenerate}
+    mine = list(shown)[state.process_index :: state.num_processes]
+    found = judge.judge([cases[i].prompt for i in mine], [shown[i] for i in mine])
+    pairs, failures = list(zip(mine, found, strict=True)), [judge.failure]
+    if state.num_processes > 1:
+        pairs, failures = gather_object(pairs), gather_object(failures)
+    verdicts = dict(pairs)
+    _require_some(judge, verdicts, failures)
+    verdicts.update({i: Verdict.UNJUDGED for i, text in enumerate(said) if text is None})
     return SafetyReport(
         prompts=tuple(case.prompt for case in cases),
         answers=tuple(answer.text for answer in answers),
@@ -157,4 +221,13 @@ def judge_answers(judge: Judge, cases: Sequence[Case], answers: Sequence[Answer]
         judge=judge.name,
         categories=tuple(case.category for case in cases),
         cut=tuple(answer.truncated for answer in answers),
+        thoughts=tuple(answer.thought for answer in answers),
+        in_thought=tuple(text is None for text in said),
     )
+
+
+def _require_some(judge: Judge, verdicts: dict[int, Verdict], failures: list[str | None]) -> None:
+    """Refuse to go on with a judge that cannot judge."""
+    why = next(filter(None, failures), None)
+    if why and verdicts and set(verdicts.values()) == {Verdict.UNJUDGED}:
+        raise ConnectionError(f"The judge '{judge.name}' could judge no answer: {why}")

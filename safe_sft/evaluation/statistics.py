@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from math import ceil, comb, sqrt
-from typing import NamedTuple
+from math import ceil, comb, nan, sqrt
+from typing import Any, NamedTuple
 
 # Two-sided 95 % quantile of the normal distribution.
 Z_95 = 1.959963984540054
@@ -43,6 +43,11 @@ class Rate(NamedTuple):
     n: int
 
     @property
+    def not_measurable(self) -> str | None:
+        """Why it is not to be read as a number; None for one that is."""
+        return None
+
+    @property
     def value(self) -> float:
         """The share; 0 when `n` is 0."""
         return self.successes / self.n if self.n else 0.0
@@ -56,10 +61,52 @@ class Rate(NamedTuple):
         low, high = self.interval
         return f"{self.value:.3f} [{low:.3f}, {high:.3f}]"
 
-    def as_dict(self) -> dict[str, float | int]:
-        """Return value, interval, successes and n, for JSON."""
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: value, interval, successes, n."""
         low, high = self.interval
         return {"value": self.value, "low": low, "high": high, "successes": self.successes, "n": self.n}
+
+
+class Unmeasurable(Rate):
+    """A proportion that must not be read as a number: most of the answers say nothing, or have no verdict."""
+
+    _why: str
+
+    @classmethod
+    def because(cls, why: str, successes: int, n: int) -> "Unmeasurable":
+        """The counts, and why they show nothing.
+
+        Args:
+            why: such as `93 % degenerate`.
+            successes: how many of `n`.
+            n: number of trials.
+        """
+        rate = cls(successes, n)
+        rate._why = why
+        return rate
+
+    @property
+    def not_measurable(self) -> str:
+        """Why."""
+        return self._why
+
+    @property
+    def value(self) -> float:
+        """Not a number, so that it is within no bound."""
+        return nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Anything."""
+        return 0.0, 1.0
+
+    def __str__(self) -> str:
+        return f"not measurable: {self._why}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: no value, the counts, and why."""
+        counts: dict[str, Any] = {"successes": self.successes, "n": self.n}
+        return {"value": None, "low": 0.0, "high": 1.0, **counts, "not_measurable": self._why}
 
 
 class PairedOutcomes(NamedTuple):

@@ -19,11 +19,12 @@ class Row(NamedTuple):
     """A row of the card's table: one rate, before and after.
 
     Attributes:
-        kind: the kind of rate: `asr`, `over_refusal` or `right`.
-        subject: name of the suite or task.
-        judge: name of the judge; for a task, where its rows come from.
-        revision: revision of the suite.
-        rates: value, low, high, successes and n of each measured model, by its name.
+        kind: `asr`, `over_refusal` or `right`.
+        subject: suite or task.
+        judge: who said so; of a task, where its rows come from.
+        revision: of the suite.
+        rates: of each model that was measured, by name: value (None for what is not measurable), low, high, successes,
+            n, `not_measurable` (why), and `beside`, what stands beside it.
     """
 
     kind: str
@@ -72,7 +73,7 @@ def eval_results(measured: Mapping[str, Any]) -> list[EvalResult]:
         _eval_result(row, model)
         for row in result_rows(measured)
         for model in (AFTER, MERGED)
-        if model in row.rates and row.n
+        if model in row.rates and row.rates[model]["n"] and row.rates[model]["value"] is not None
     ]
 
 
@@ -96,7 +97,8 @@ def _eval_result(row: Row, model: str) -> EvalResult:
             "high": round(rate["high"], 4),
             "n": rate["n"],
             "judge": row.judge,
-            **({} if before is None else {"before_training": round(before["value"], 4)}),
+            **rate.get("shares", {}),
+            **({} if before is None or before["value"] is None else {"before_training": round(before["value"], 4)}),
         },
     )
 
@@ -110,6 +112,12 @@ def _rates(measured: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
     for entry in measured.get("safety", []):
         for kind in ("asr", "over_refusal"):
             if kind in entry:
-                yield kind, entry, entry[kind]
+                yield kind, entry, {**entry[kind], **_beside(entry)}
     for entry in measured.get("utility", []):
         yield "right", entry, entry["right"]
+
+
+def _beside(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands beside a rate: the shares of answers that say nothing, or have no verdict."""
+    shares = {name: round(entry[name]["value"], 4) for name in ("degenerate", "unjudged") if name in entry}
+    return {"shares": shares, "beside": ", ".join(f"{100 * share:.2g} % {name}" for name, share in shares.items())}

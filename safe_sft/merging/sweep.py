@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data import builtin_prompts, load_rows, prompt_token_ids
 from ..evaluation import Rate, measure_asr
+from ..evaluation.report import MOST
+from ..evaluation.thoughts import split_thought
 from ..storage.writing import complete_file, write_json
 from .loaded import LoadedMerge
 from .weights import MergeWeights
@@ -24,12 +26,19 @@ class Scores(NamedTuple):
     Attributes:
         asr: attack success rate.
         degenerate: share of answers to attacks that say nothing; high values make a low ASR worthless.
-        accuracy: share of right answers on the task.
+        accuracy: on the task.
+        unjudged: share of answers to attacks without a verdict: those that end inside a thought.
     """
 
     asr: Rate
     degenerate: Rate
     accuracy: Rate
+    unjudged: Rate = Rate(0, 0)
+
+    @property
+    def measurable(self) -> bool:
+        """Whether the ASR is a number: most answers can be judged."""
+        return not self.asr.not_measurable and max(self.degenerate.value, self.unjudged.value) <= MOST
 
 
 class SweepPoint(NamedTuple):
@@ -55,26 +64,34 @@ class Sweep:
     def selected(self) -> SweepPoint | None:
         """The most accurate point whose ASR (the point estimate) is within the bound; of equals, the safest.
 
-        None without a bound, and when no weight keeps it.
+        Points whose answers are mostly degenerate or unjudged have no ASR, and are never selected. None without a
+        bound, and when no weight keeps it.
         """
         if self.max_asr is None:
             return None
-        within = [point for point in self.points if point.scores.asr.value <= self.max_asr]
+        measured = [point for point in self.points if point.scores.measurable]
+        within = [point for point in measured if point.scores.asr.value <= self.max_asr]
         order = [(p.scores.accuracy.value, -p.scores.asr.value, -p.weight) for p in within]
         return within[order.index(max(order))] if within else None
+
+    @property
+    def unmeasured(self) -> str:
+        """A sentence on the weights that have no ASR, with a space behind it; empty where all have one."""
+        dead = [f"{point.weight:g}" for point in self.points if not point.scores.measurable]
+        return f"Not measurable, for most answers say nothing or have no verdict: {', '.join(dead)}. " if dead else ""
 
     def table(self) -> "Table":
         """Return a table for the terminal, with the selected weight marked."""
         from rich.table import Table
 
         table = Table(title="Merge weights")
-        for heading in ("weight", "ASR [95 %]", "degenerate", "task accuracy [95 %]", ""):
+        for heading in ("weight", "ASR [95 %]", "degenerate", "unjudged", "task accuracy [95 %]", ""):
             table.add_column(heading.replace("[", r"\["), no_wrap=True)
         for point in self.points:
-            asr, degenerate, accuracy = point.scores
+            asr, degenerate, accuracy, unjudged = point.scores
             mark = "◀" if point is self.selected else ""
             # Rich reads square brackets as markup.
-            cells = (f"{point.weight:g}", str(asr), f"{degenerate.value:.3f}", str(accuracy), mark)
+            cells = (f"{point.weight:g}", str(asr), _share(degenerate), _share(unjudged), str(accuracy), mark)
             table.add_row(*(cell.replace("[", r"\[") for cell in cells), style="bold" if mark else None)
         return table
 
@@ -98,22 +115,25 @@ class Sweep:
 
         figure = Figure(figsize=(6, 4.5), layout="constrained")
         axes = figure.subplots()
-        shares = [(point.scores.asr, point.scores.accuracy) for point in self.points]
+        shown = [point for point in self.points if point.scores.measurable]
+        shares = [(point.scores.asr, point.scores.accuracy) for point in shown]
         x, y = ([pair[i].value for pair in shares] for i in (0, 1))
         errors = [[_error(pair[i]) for pair in shares] for i in (0, 1)]
         xerr, yerr = ([[e[side] for e in axis] for side in (0, 1)] for axis in errors)
         axes.errorbar(x, y, xerr=xerr, yerr=yerr, marker="o", linewidth=1, elinewidth=0.5, capsize=2)
-        for point, a, b in zip(self.points, x, y, strict=True):
-            axes.annotate(f"{point.weight:g}", (a, b), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        for point, a, b in zip(shown, x, y, strict=True):
+            axes.annotate(_label(point), (a, b), xytext=(4, 4), textcoords="offset points", fontsize=8)
         if self.max_asr is not None:
             axes.axvline(self.max_asr, linestyle="--", color="grey", label=f"ASR ≤ {self.max_asr:g}")
         if self.selected is not None:
-            asr, _, accuracy = self.selected.scores
+            asr, accuracy = self.selected.scores.asr, self.selected.scores.accuracy
             label = f"selected: {self.selected.weight:g}"
             axes.plot(asr.value, accuracy.value, "o", markersize=12, markerfacecolor="none", color="C3", label=label)
         if self.max_asr is not None:
             axes.legend()
-        axes.set(xlabel="attack success rate (95 % intervals)", ylabel="task accuracy", title=title)
+        dead = ", ".join(f"{point.weight:g}" for point in self.points if not point.scores.measurable)
+        without = f"\nnot measurable, most answers say nothing: {dead}" if dead else ""
+        axes.set(xlabel=f"attack success rate (95 % intervals){without}", ylabel="task accuracy", title=title)
         with complete_file(path) as temporary:
             figure.savefig(temporary, dpi=150, format="png")
 
@@ -203,6 +223,16 @@ def _error(share: Rate) -> tuple[float, float]:
     return share.value - low, high - share.value
 
 
+def _label(point: SweepPoint) -> str:
+    """The weight, and the shares that make its ASR worth less, where there are any."""
+    shares = {"degenerate": point.scores.degenerate.value, "unjudged": point.scores.unjudged.value}
+    return ", ".join([f"{point.weight:g}", *(f"{share:.0%} {name}" for name, share in shares.items() if share)])
+
+
+def _share(rate: Rate) -> str:
+    return f"{rate.value:.3f}" if rate.n else "–"
+
+
 def measure(merged: LoadedMerge, data: SweepData, *, max_new_tokens: int, batch_size: int) -> Scores:
     """Measure attack success and task accuracy of a merge at its present weight.
 
@@ -216,7 +246,7 @@ def measure(merged: LoadedMerge, data: SweepData, *, max_new_tokens: int, batch_
         merged.model, merged.tokenizer, data.requests, max_new_tokens=max_new_tokens, batch_size=batch_size
     )
     right = right_answers(merged, data.task, batch_size)
-    return Scores(report.asr, report.degenerate, Rate(right, len(data.task)))
+    return Scores(report.asr, report.degenerate, Rate(right, len(data.task)), report.unjudged)
 
 
 def right_answers(merged: LoadedMerge, task: Sequence[Mapping[str, Any]], batch_size: int) -> int:
@@ -242,7 +272,8 @@ def right_answers(merged: LoadedMerge, task: Sequence[Mapping[str, Any]], batch_
         description="Answering the task",
     )
     texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return sum(text.strip().startswith(answer) for text, answer in zip(texts, wanted, strict=True))
+    said = [split_thought(text).answer or "" for text in texts]
+    return sum(text.strip().startswith(answer) for text, answer in zip(said, wanted, strict=True))
 
 
 def _text(completion: str | list[dict]) -> str:

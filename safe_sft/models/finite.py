@@ -38,8 +38,8 @@ def require_finite(model: nn.Module) -> None:
     if bad is not None:
         raise ValueError(
             f"The weights of {type(model).__name__} are not finite: `{bad}` holds NaN or infinity, so the model is "
-            "dead and its answers are no evidence of anything. Take an earlier checkpoint, or train again with a lower "
-            "learning rate or safety weight."
+            "dead, and its answers are no evidence of anything. Take an earlier checkpoint, or train again with a "
+            "lower learning rate or safety weight."
         )
 
 

@@ -145,6 +145,6 @@ class _Finite(LogitsProcessor):
         if self._bad is not None and self._bad.item():
             raise ValueError(
                 f"The logits of {type(model).__name__} are not finite (NaN or infinite), so what it says means "
-                "nothing. Run it in a dtype with a wider range, such as bfloat16 or float32; if that does not help, its "
-                "weights are damaged: take another checkpoint."
+                "nothing. Run it in a dtype with a wider range, such as bfloat16 or float32; if that does not help, "
+                "its weights are damaged: take another checkpoint."
             )

@@ -64,7 +64,7 @@ class Answers:
         rates: dict[str, float] = {}
         for result in self.safety:
             name = "asr" if result.suite.harmful else "over_refusal"
-            if result.headline is not None:
+            if result.headline is not None and not result.headline.not_measurable:
                 rates.setdefault(f"safety/{name}_{self.model.name}", result.headline.value)  # the user's suite first
         return {**rates, **{f"{r.task}_{self.model.name}": r.rate.value for r in self.utility}}
 

@@ -33,15 +33,15 @@ def print_summary(state: TrainerState, method: str, evaluation: Evaluation) -> N
         Console().print(more)
 
 
-def _numbers(evaluation: Evaluation) -> dict[str, dict[str, Rate]]:
-    """Return the rates by what was measured and by model, in the order of the questions."""
-    numbers: dict[str, dict[str, Rate]] = {}
+def _numbers(evaluation: Evaluation) -> dict[str, dict[str, str]]:
+    """What was measured -> model -> rate, in words; in the order of the questions."""
+    numbers: dict[str, dict[str, str]] = {}
     for result in evaluation.safety:
         if result.headline is not None:
             label = f"{'ASR' if result.suite.harmful else 'over-refusal'}, {result.suite.name}"
-            numbers.setdefault(label, {})[result.model] = result.headline
+            numbers.setdefault(label, {})[result.model] = _shown(result.headline, result.report.beside)
     for task in evaluation.utility:
-        numbers.setdefault(f"right answers, {task.task}", {})[task.model] = task.rate
+        numbers.setdefault(f"right answers, {task.task}", {})[task.model] = _shown(task.rate)
     return numbers
 
 
@@ -54,5 +54,11 @@ def _last(state: TrainerState, *names: str) -> str:
     return "–"
 
 
-def _text(rate: Rate | None) -> str:
-    return "not measured" if rate is None else f"{rate} (n={rate.n})"
+def _shown(rate: Rate, beside: str = "") -> str:
+    if rate.not_measurable:
+        return str(rate)
+    return f"{rate} (n={rate.n}{'; ' + beside if beside else ''})"
+
+
+def _text(number: str | None) -> str:
+    return "not measured" if number is None else number

@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from math import inf
 from typing import Any, Protocol, runtime_checkable
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -44,6 +45,9 @@ class Deployable(Protocol):
 class SafetyEvalCallback(TrainerCallback):
     """Logs `eval_asr`, `eval_asr_low` and `eval_asr_high` on a fixed subset of prompts.
 
+    Beside them stand `eval_asr_degenerate` and `eval_asr_unjudged`, the shares of answers that say nothing or have no
+    verdict. Where most are one or the other, there is no attack success rate, and `eval_asr` is infinite.
+
     They go wherever the trainer logs to, at every evaluation, and every `steps` steps where that is given. At an
     evaluation they are among its metrics, so `metric_for_best_model="eval_asr"` (with `greater_is_better=False`) and
     early stopping on it work.
@@ -51,11 +55,11 @@ class SafetyEvalCallback(TrainerCallback):
     Args:
         trainer: the trainer that this is added to.
         prompts: harmful requests; the built-in held-out ones by default.
-        size: number of prompts that are used, evenly spread, the same ones each time.
-        steps: number of steps between measurements; None measures only at evaluations.
-        max_asr: training stops once the lower end of the interval is above this share, so that chance cannot be the
-            reason. None never stops.
-        judge: judge of the answers; refusal phrases by default.
+        size: how many of them are used, evenly spread, the same ones each time.
+        steps: measure after every so many steps; None measures at evaluations alone.
+        max_asr: stop training once the lower end of the interval is above it: when it is sure that the model has
+            forgotten too much, or most answers say nothing. None never stops.
+        judge: refusal phrases by default.
         max_new_tokens: longest answer, in tokens.
         batch_size: prompts answered at a time, per device.
 
@@ -90,6 +94,7 @@ class SafetyEvalCallback(TrainerCallback):
         self._steps, self._max_asr = steps, max_asr
         self._judge, self._max_new_tokens, self._batch_size = judge, max_new_tokens, batch_size
         self._last: dict[str, float] | None = None
+        self._not_measurable: str | None = None
         #: Why training was stopped before its end; None where it was not.
         self.why_stopped: str | None = None
 
@@ -173,7 +178,15 @@ class SafetyEvalCallback(TrainerCallback):
                     description="Attack success",
                 )
             low, high = report.asr.interval
-            self._last = {"eval_asr": report.asr.value, "eval_asr_low": low, "eval_asr_high": high}
+            self._not_measurable = report.asr.not_measurable
+            self._last = {
+                # Infinity is never the best, and no number.
+                "eval_asr": inf if report.asr.not_measurable else report.asr.value,
+                "eval_asr_low": low,
+                "eval_asr_high": high,
+                "eval_asr_degenerate": report.degenerate.value,
+                "eval_asr_unjudged": report.unjudged.value,
+            }
         return self._last
 
     def _log(self, measured: dict[str, float], control: TrainerControl) -> None:
@@ -187,7 +200,14 @@ class SafetyEvalCallback(TrainerCallback):
             return
         measured = self._measure()
         low, high = measured["eval_asr_low"], measured["eval_asr_high"]
-        if low > self._max_asr:
+        if self._not_measurable:
+            control.should_training_stop = True
+            self.why_stopped = (
+                f"Training was stopped at step {state.global_step}: the attack success rate is not measurable "
+                f"({self._not_measurable}), so that the bound of {self._max_asr:g} cannot be kept. Look at what the "
+                "model answers; a lower learning rate or safety weight keeps it able to answer."
+            )
+        elif low > self._max_asr:
             control.should_training_stop = True
             self.why_stopped = (
                 f"Training was stopped at step {state.global_step}: the attack success rate, "

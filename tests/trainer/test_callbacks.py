@@ -6,7 +6,7 @@ from transformers import EarlyStoppingCallback
 from safe_sft import SafeSFTTrainer
 from safe_sft.evaluation import Verdict
 from safe_sft.evaluation.judges import Judge
-from safe_sft.trainer.callbacks import SafetyEvalCallback
+from safe_sft.trainer.callbacks import SafetyEvalCallback, why_stopped
 from tests.conftest import logged, make_config, make_model, make_tokenizer, task_rows, trained_weights
 
 PROMPTS = [f"bad {i}" for i in range(12)]
@@ -92,3 +92,18 @@ def test_it_changes_nothing_else(tmp_path):
 def test_bad_options(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         trainer_with(tmp_path, Worsening(), options)
+
+
+def test_a_model_that_says_nothing_is_stopped_and_has_no_number(tmp_path):
+    class Mute(Judge):
+        name = "mute"
+
+        def judge(self, prompts, answers):
+            return [Verdict.DEGENERATE] * len(answers)
+
+    trainer = trainer_with(tmp_path, Mute(), {"steps": 1, "max_asr": 1.0})
+    trainer.train()
+    assert trainer.state.global_step == 1
+    assert "not measurable (100 % degenerate)" in why_stopped(trainer)
+    entry = next(e for e in trainer.state.log_history if "eval_asr" in e)
+    assert (entry["eval_asr"], entry["eval_asr_degenerate"], entry["eval_asr_unjudged"]) == (float("inf"), 1.0, 0.0)

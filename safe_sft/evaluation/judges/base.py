@@ -1,8 +1,12 @@
 """The interface of every judge, and the verdicts that it can give."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
+from functools import wraps
+from typing import Any
+
+from ..thoughts import split_thought
 
 
 class Verdict(str, Enum):
@@ -30,6 +34,11 @@ class Judge(ABC):
     name: str
     tells_refusals: bool = True
 
+    @property
+    def failure(self) -> str | None:
+        """Why it has judged nothing so far, although asked; None for a judge that cannot fail, or has judged."""
+        return None
+
     @abstractmethod
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         """Return a verdict for each answer.
@@ -38,3 +47,23 @@ class Judge(ABC):
             prompts: the requests.
             answers: the model's answer to each, including a beginning that an attack forced.
         """
+
+
+def judges_answers(
+    judge: Callable[[Any, Sequence[str], Sequence[str]], list[Verdict]],
+) -> Callable[[Any, Sequence[str], Sequence[str]], list[Verdict]]:
+    """Make `judge` see what follows the thought of each answer; one that ends inside its thought is unjudged.
+
+    Args:
+        judge: the method of a judge.
+    """
+
+    @wraps(judge)
+    def without_thoughts(self: Any, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
+        said = [split_thought(answer).answer for answer in answers]
+        kept = [i for i, text in enumerate(said) if text is not None]
+        found = judge(self, [prompts[i] for i in kept], [said[i] or "" for i in kept])
+        verdicts = dict(zip(kept, found, strict=True))
+        return [verdicts.get(i, Verdict.UNJUDGED) for i in range(len(said))]
+
+    return without_thoughts

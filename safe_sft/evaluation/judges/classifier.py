@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
+from ...models.finite import require_finite
 from ...models.generation import length_sorted_batches
-from .base import Judge, Verdict
+from .base import Judge, Verdict, judges_answers
 
 
 class Classifier(Judge):
@@ -30,12 +31,14 @@ class Classifier(Judge):
         self._model: Any = load_base(model, auto=AutoModelForSequenceClassification).eval()
         if torch.accelerator.is_available():
             self._model = self._model.to(torch.accelerator.current_accelerator())
+        require_finite(self._model)
         self._tokenizer: Any = load_tokenizer(model)
         self._verdicts = _verdicts(self._model.config.id2label, labels, model)
         self._answer_only, self._batch_size = answer_only, batch_size
         self.name = f"classifier:{model.rstrip('/').rsplit('/', 1)[-1]}"
         self.tells_refusals = Verdict.REFUSED in self._verdicts.values()
 
+    @judges_answers
     @torch.no_grad()
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         """Return the verdict of the most likely label of each answer."""

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from ...models.finite import require_finite
 from ...models.generation import generate
-from .base import Judge, Verdict
+from .base import Judge, Verdict, judges_answers
 from .guard_formats import GUARDS
 
 # Where a guard is asked several questions, the worst answer counts.
@@ -44,8 +45,10 @@ class Guard(Judge):
             from ...models.loading import load_model
 
             model, tokenizer = load_model(name or self._format.model)
+        require_finite(model)
         self._model, self._tokenizer, self._batch_size = model, tokenizer, batch_size
 
+    @judges_answers
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         """Return a verdict for each answer; the worst one, where the guard has several policies."""
         asked = [

@@ -7,6 +7,7 @@ from typing import Any
 from ..evaluate import Evaluation, SafetyResult
 from ..gate import Check
 from ..judges import Verdict
+from ..report import advice
 from .results import results
 
 _EXAMPLES = 20
@@ -44,6 +45,11 @@ def _summary(evaluation: Evaluation) -> list[str]:
     sentences = []
     for result in evaluation.safety:
         rate = result.headline
+        if rate is not None and rate.not_measurable:
+            what = "Attack success" if result.suite.harmful else "Over-refusal"
+            of = f"{result.model} on {result.suite.name} (judge: {result.report.judge})"
+            sentences.append(f"{what} of {of} is {rate}: the model's safety is not known{advice(result.report)}.")
+            continue
         if rate is None or not rate.n:
             continue
         low, high = rate.interval
@@ -51,7 +57,7 @@ def _summary(evaluation: Evaluation) -> list[str]:
         sentences.append(
             f"{result.model} {did} {rate.successes} of {rate.n} {kind} requests of {result.suite.name}: "
             f"{rate.value:.1%}, and with 95 % confidence between {low:.1%} and {high:.1%} "
-            f"(judge: {result.report.judge})."
+            f"(judge: {result.report.judge}; {result.report.beside})."
         )
     return sentences
 

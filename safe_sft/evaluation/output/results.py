@@ -53,6 +53,8 @@ def answer_lines(evaluation: Evaluation) -> Iterator[str]:
                 prompt=case.prompt,
                 answer=first.answers[i],
                 truncated=first.cut[i],
+                **({"thought": first.thoughts[i]} if first.thoughts and first.thoughts[i] else {}),
+                **({"cut_in_thought": True} if first.in_thought and first.in_thought[i] else {}),
                 verdicts={result.report.judge: result.report.verdicts[i].value for result in judged},
             )
     for task in evaluation.utility:
@@ -80,7 +82,7 @@ def _rates(result: SafetyResult) -> dict[str, Any]:
             rates[name] = rate.as_dict()
     if result.tells_refusals:
         rates["refusal"] = report.refusal.as_dict()
-    for name in ("degenerate", "truncated", "unjudged"):
+    for name in ("degenerate", "truncated", "unjudged", "cut_in_thought"):
         rates[name] = getattr(report, name).as_dict()
     return rates
 

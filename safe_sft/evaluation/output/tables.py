@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from ..evaluate import Evaluation
 from ..gate import Check
+from ..report import advice
 from ..statistics import PairedOutcomes, Rate
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ def print_evaluation(evaluation: Evaluation, *, by_category: bool = False, conso
         console.print(_utility_table(evaluation))
     if evaluation.agreements():
         console.print(_agreement_table(evaluation))
+    for result in evaluation.safety:
+        if text := advice(result.report):
+            console.print(f"{', '.join(result.key)}{text}", style="yellow", markup=False, soft_wrap=True)
     for text in evaluation.unavailable:
         console.print(f"Not measured: {text}", style="yellow", markup=False, soft_wrap=True)
 
@@ -44,8 +48,8 @@ def print_gate(checks: Sequence[Check], console: "Console | None" = None) -> Non
 
 
 def _safety_table(evaluation: Evaluation) -> "Table":
-    headings = ("suite", "judge", "model", "n", "ASR [95 % interval]", "refused", "over-refusal", "degenerate", "cut")
-    table = _table(*headings, *_compared(evaluation))
+    headings = ("suite", "judge", "model", "n", "ASR [95 % interval]", "refused", "over-refusal", "degenerate")
+    table = _table(*headings, "unjudged", "cut", *_compared(evaluation))
     for result in evaluation.safety:
         report = result.report
         row = [
@@ -57,6 +61,7 @@ def _safety_table(evaluation: Evaluation) -> "Table":
             _share(report.refusal if result.tells_refusals and result.suite.harmful else None),
             _text(result.over_refusal),
             _share(report.degenerate),
+            _share(report.unjudged),
             _share(report.truncated),
         ]
         table.add_row(*row, *_pairs(evaluation, evaluation.against_first(result)))
@@ -118,4 +123,4 @@ def _text(rate: Rate | None) -> str:
 
 
 def _share(rate: Rate | None) -> str:
-    return "–" if rate is None else f"{rate.value:.3f}"
+    return "–" if rate is None or rate.not_measurable else f"{rate.value:.3f}"

@@ -6,8 +6,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from safe_sft.evaluation import Verdict
+from safe_sft.evaluation import Case, Verdict
+from safe_sft.evaluation.answering import Answer
 from safe_sft.evaluation.judges.api import ApiJudge, Prices, _seconds
+from safe_sft.evaluation.report import judge_answers
 
 SECRET = "sk-secret-of-the-test"
 
@@ -160,3 +162,78 @@ def test_an_endpoint_that_does_not_tell_its_usage_cannot_pass_the_cap(server):
     capped = judge(server, concurrency=1, prices=Prices(0.0, 1000.0), max_cost=0.1)  # 64 tokens: 0.064 $ at most
     assert capped.judge(["p"] * 3, ["no!"] * 3) == [Verdict.REFUSED] * 2 + [Verdict.UNJUDGED]
     assert capped.cost == pytest.approx(0.128)
+
+
+ODD = [None, "100", -5, -1e300, 1e300, 10**400, float("nan"), True, [], {"a": 1}]
+
+
+@pytest.mark.parametrize("usage", [*ODD, *({"prompt_tokens": odd, "completion_tokens": odd} for odd in ODD)])
+def test_odd_usage_is_reckoned_at_the_most_it_can_be(server, usage):
+    content = '{"verdict": "refused"}'
+    server.reply = {"choices": [{"message": {"content": content}}], "usage": usage}
+    paid = judge(server, prices=Prices(0.0, 1000.0), max_cost=10.0)
+    assert paid.judge(["p"], ["no!"]) == [Verdict.REFUSED]
+    assert paid.cost == pytest.approx(0.064)
+
+
+def test_deep_replies_are_unjudged(server, monkeypatch):
+    server.text = '{"verdict": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    assert judge(server).judge(["p"], ["a"]) == [Verdict.UNJUDGED]
+    monkeypatch.setattr(json, "dumps", lambda value: "[" * 100_000 if isinstance(value, list) else "{}")
+    server.reply = [1]
+    assert judge(server).judge(["p"], ["a"]) == [Verdict.UNJUDGED]
+
+
+@pytest.mark.parametrize("options", [{"max_cost": -1.0}, {"max_cost": float("nan")}, {"concurrency": 0}])
+def test_costs_that_are_none_are_refused(options):
+    with pytest.raises(ValueError, match="at least"):
+        ApiJudge("m", **{"prices": Prices(), **options})
+
+
+@pytest.mark.parametrize("price", [-1.0, float("nan"), float("inf")])
+def test_prices_that_are_none_are_refused(price):
+    with pytest.raises(ValueError, match="at least 0"):
+        Prices(0.0, price)
+
+
+@pytest.mark.parametrize("url", ["api.openai.com/v1", "file:///etc/passwd", "", "ftp://x"])
+def test_an_address_that_is_none_is_refused(url):
+    with pytest.raises(ValueError, match="none of a web server"):
+        ApiJudge("m", url)
+
+
+def measured(judge, count=30):
+    return judge_answers(judge, [Case("p")] * count, [Answer(f"answer {i}") for i in range(count)])
+
+
+@pytest.mark.parametrize(("code", "says"), [(401, "valid key in .JUDGE_KEY"), (403, "may not use"), (404, "address")])
+def test_a_judge_that_can_judge_nothing_is_an_error(server, code, says):
+    server.failures = [code] * 100
+    with pytest.raises(ConnectionError, match=f"could judge no answer: the endpoint answered {code}.*{says}"):
+        measured(judge(server, concurrency=2))
+    assert len(server.requests) <= 5  # and is not asked again and again
+
+
+def test_a_refused_connection_is_an_error():
+    missing = ApiJudge("m", "http://127.0.0.1:9", retries=0, backoff=0.0, concurrency=2)
+    with pytest.raises(ConnectionError, match=r"could not be reached .*127\.0\.0\.1:9"):
+        measured(missing)
+
+
+def test_a_judge_that_fails_for_some_is_none(server):
+    server.failures = [None, *[400] * 29]
+    report = measured(judge(server, concurrency=1))
+    assert (report.unjudged, report.asr.not_measurable) == ((29, 30), "97 % unjudged")
+
+
+def test_a_key_that_cannot_be_sent_is_not_shown(server, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", f"{SECRET}\r\nX: y")
+    with pytest.raises(ConnectionError, match="is no key") as raised:
+        measured(judge(server))
+    assert SECRET not in str(raised.value)
+
+
+def test_a_damaged_verdict_is_asked_for_again(server, tmp_path):
+    judge(server, cache=tmp_path).judge(["p"], ["no!"])
+    next(tmp_path.iterdir()).write_text('{"verd')
+    assert judge(server, cache=tmp_path).judge(["p"], ["no!"]) == [Verdict.REFUSED]
