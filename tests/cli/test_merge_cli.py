@@ -69,7 +69,7 @@ def test_in_a_process_of_its_own(models, tmp_path):
 
 @pytest.mark.parametrize("rows", ["texts", "chats"])
 def test_sweep_selects_and_merges(models, task, rows, capsys):
-    arguments = ["--task_file", task / f"{rows}.jsonl", "--prompts", task / "prompts.jsonl", "--max_new_tokens", 4]
+    arguments = ["--task_file", task / f"{rows}.jsonl", "--prompts", task / "prompts.jsonl", "--max_new_tokens", 24]
     chosen = ["--max-asr", 1, "--output", task / "best", "--weight", "0,0.5"]
     assert run(*models, "--sweep", task / "sweep", *arguments, *chosen) == 0
     content = json.loads((task / "sweep" / "sweep.json").read_text())
