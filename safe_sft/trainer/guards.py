@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..methods import SafetyMethod
-from ..models.finiteness import first_non_finite
+from ..models.finite import first_bad_tensor
 from .checkpoints import newest_checkpoint
 
 
@@ -91,6 +91,6 @@ def require_finite_weights(model: nn.Module, what: str, remedy: str) -> None:
     Raises:
         FloatingPointError: naming the first weight that is not finite.
     """
-    name = first_non_finite(model.named_parameters())
+    name = first_bad_tensor(model)
     if name is not None:
         raise FloatingPointError(f"The weight '{name}' of {what} is not finite. {remedy}")

@@ -12,7 +12,7 @@ from trl import SFTConfig
 
 from safe_sft import SafeSFTTrainer
 from safe_sft.methods import METHODS
-from safe_sft.models.finiteness import first_non_finite
+from safe_sft.models.finite import first_bad_tensor
 from safe_sft.trainer.checkpoints import newest_checkpoint
 from safe_sft.trainer.origin import ORIGIN_FILE
 from tests.conftest import (
@@ -141,9 +141,17 @@ def test_an_aligned_model_that_is_not_finite_is_refused(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_finiteness(dtype, bad):
-    good = {"large": torch.full((300, 300), 6e4, dtype=dtype), "empty": torch.empty(0), "packed": torch.ones(2).byte()}
-    assert first_non_finite(good.items()) is None
-    assert first_non_finite([*good.items(), ("bad", torch.tensor([1.0, bad], dtype=dtype))]) == "bad"
+    model = torch.nn.Module()
+    tensors = {
+        "large": torch.full((300, 300), 6e4, dtype=dtype),
+        "empty": torch.empty(0),
+        "packed": torch.ones(2).byte(),
+    }
+    for name, tensor in tensors.items():
+        model.register_parameter(name, torch.nn.Parameter(tensor, requires_grad=False))
+    assert first_bad_tensor(model) is None
+    model.register_parameter("bad", torch.nn.Parameter(torch.tensor([1.0, bad], dtype=dtype)))
+    assert first_bad_tensor(model) == "bad"
 
 
 def checkpointed_run(folder, method="der", **config):
