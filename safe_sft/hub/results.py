@@ -97,7 +97,7 @@ def _eval_result(row: Row, model: str) -> EvalResult:
             "high": round(rate["high"], 4),
             "n": rate["n"],
             "judge": row.judge,
-            **rate.get("shares", {}),
+            **{name: share for name, share in rate.get("shares", {}).items() if share},
             **({} if before is None or before["value"] is None else {"before_training": round(before["value"], 4)}),
         },
     )
