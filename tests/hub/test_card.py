@@ -173,6 +173,6 @@ def test_degenerate_and_unjudged_shares_stand_beside_the_rates():
     shares = {"degenerate": {"value": 0.93}, "unjudged": {"value": 0.0}}
     dead = {"value": None, "low": 0.0, "high": 1.0, "successes": 0, "n": 100, "not_measurable": "93 % degenerate"}
     entry = {"model": "after", "suite": "s", "judge": "j", "harmful": True, "asr": dead, **shares}
-    text = card(numbers={"safety": [entry]}).text
+    text = card(numbers={"safety": [entry], "settings": {"max_new_tokens": 8}}).text
     assert "| not measurable: 93 % degenerate |" in text
     assert "Attack success rate, s, j, after: 93 % degenerate, 0 % unjudged." in text
