@@ -170,11 +170,11 @@ def checked_loads() -> Iterator[None]:
                 check_base(str(name), info, model.state_dict(), quantised=quantised)
         return model
 
-    PreTrainedModel.from_pretrained = classmethod(from_pretrained)  # type: ignore[assignment,arg-type]
+    PreTrainedModel.from_pretrained = classmethod(from_pretrained)  # type: ignore[assignment]
     try:
         yield
     finally:
-        PreTrainedModel.from_pretrained = original
+        PreTrainedModel.from_pretrained = original  # type: ignore[method-assign]
 
 
 def _refuse_adapter(name: str) -> None:
