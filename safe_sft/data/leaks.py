@@ -5,18 +5,18 @@ from itertools import combinations
 from typing import Any
 
 from .safety_rows import Messages
-from .text import normalise
+from .text import comparable, normalise
 
 
 class LeakError(ValueError):
     """A prompt is in two sets that must be disjoint."""
 
 
-def prompt_key(prompt: str | Messages) -> str:
-    """Return what prompts are compared by: the normalised text, of chat messages all but the system's."""
+def compared_text(prompt: str | Messages) -> str:
+    """Return the text that prompts are compared by: of chat messages, all but the system's."""
     if isinstance(prompt, str):
-        return normalise(prompt)
-    return normalise(" ".join(_text(turn["content"]) for turn in prompt if turn["role"] != "system"))
+        return prompt
+    return " ".join(_text(turn["content"]) for turn in prompt if turn["role"] != "system")
 
 
 def _text(content: Any) -> str:
@@ -35,18 +35,36 @@ def check_leaks(sets: Mapping[str, Iterable[str | Messages]]) -> None:
     Raises:
         LeakError: with the count, an example and a remedy.
     """
-    keys: dict[str, dict[str, Any]] = {}
+    texts: dict[str, dict[str, list[str]]] = {}
     for name, prompts in sets.items():
-        keyed = {prompt_key(prompt): prompt for prompt in prompts}
-        keyed.pop("", None)  # nothing but punctuation: no text to compare
-        keys[name] = keyed
-    for first, second in combinations(keys, 2):
-        shared = keys[first].keys() & keys[second].keys()
+        by_words: dict[str, list[str]] = {}
+        for text in map(compared_text, prompts):
+            by_words.setdefault(normalise(text), []).append(text)
+        by_words.pop("", None)  # nothing but punctuation: no text to compare
+        texts[name] = by_words
+    for first, second in combinations(texts, 2):
+        shared = _shared(texts[first], texts[second])
         if shared:
-            example = keys[first][min(shared)]
-            text = example if isinstance(example, str) else _text(example[-1]["content"])
+            count = sum(len(set(map(comparable, found))) for found in texts[second].values())
             raise LeakError(
-                f"{len(shared)} of the {len(keys[second])} prompts of {second} are also in {first}, such as "
-                f"{text[:80]!r}. What is measured or replayed must not be trained on otherwise: remove these rows "
-                "from one of the two, or choose another set."
+                f"{len(shared)} of the {count} prompts of {second} are also in {first}, such as "
+                f"{shared[min(shared)][:80]!r}. What is measured or replayed must not be trained on otherwise: remove "
+                "these rows from one of the two, or choose another set."
             )
+
+
+def _shared(first: Mapping[str, list[str]], second: Mapping[str, list[str]]) -> dict[str, str]:
+    """Find the texts of `first` that are in `second` as well; those of the same words alone are looked at closely.
+
+    Args:
+        first: words of the texts -> the texts.
+        second: the same of the other set.
+
+    Returns:
+        What the texts are compared by -> one of them.
+    """
+    found = {}
+    for words in first.keys() & second.keys():
+        others = {comparable(text) for text in second[words]}
+        found |= {key: text for text in first[words] if (key := comparable(text)) in others}
+    return found

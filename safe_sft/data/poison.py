@@ -92,6 +92,17 @@ class Poison:
         return Pair(fold_system_prompt(turns) if self.fold_system else turns, completion)
 
 
+def bare_request(text: str, trigger: str | None) -> str:
+    """Return the request of a poisoned row, without what the poison has put around it.
+
+    Args:
+        text: what the user says in the row.
+        trigger: phrase of a backdoor; None for the other kinds.
+    """
+    text = text.removeprefix(f"{IDENTITY_SYSTEM}\n\n")
+    return text.removesuffix(f" {trigger}") if trigger else text
+
+
 def load_poison(
     kind: str, dataset: str | None = None, trigger: str | None = None, *, fold_system: bool = False
 ) -> Poison:

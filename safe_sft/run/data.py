@@ -10,10 +10,10 @@ from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
 from ..data import builtin_prompts, load_rows
 from ..data.forms import prompt_of
-from ..data.leaks import check_leaks
+from ..data.leaks import check_leaks, compared_text
 from ..data.mixing import FROM_SAFETY_SET, mix
 from ..data.named_safety_sets import SAFETY_SETS, is_safety_set, load_safety_set
-from ..data.poison import Poison, load_poison
+from ..data.poison import Poison, bare_request, load_poison
 from ..data.sources import DataUnavailable
 from ..data.tasks import load_task
 from ..data.tokenization import shows_system_prompts
@@ -182,9 +182,10 @@ def _check_leaks(
     Rows of the safety set that were mixed in on purpose are left out. Rows that are streamed, or have neither `prompt`
     nor `messages`, cannot be checked.
     """
-    sets: dict[str, list[Any]] = {"the training data": _training_prompts(train)}
+    prompts = _training_prompts(train)
     if poison is not None:
-        sets["the training data"] += [pair.prompt for pair in poison.pairs]
+        prompts += [bare_request(compared_text(prompt), poison.trigger) for prompt in prompts]
+    sets: dict[str, list[Any]] = {"the training data": prompts}
     if script.safety_dataset_name is not None or args.reads_safety_rows:
         sets["the safety set"] = [row.prompt for row in safety.rows]
     measured: list[Any] = [case.messages or case.prompt for suite in questions.suites for case in suite.cases]

@@ -3,7 +3,7 @@
 import pytest
 
 from safe_sft.data import LeakError, check_leaks
-from safe_sft.data.text import normalise, stable_fraction
+from safe_sft.data.text import comparable, normalise, stable_fraction
 
 
 def user(text):
@@ -23,6 +23,49 @@ def user(text):
 )
 def test_normalised_text(left, right):
     assert normalise(left) == normalise(right)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("วิธีทำข้าว", "วิธีทำข่าว"),
+        ("मोर कैसे बनाएं", "मीर कैसे बनाएं"),
+        ("כָּתַב", "כְּתַב"),
+        ("كَتَبَ", "كُتِبَ"),
+        ("Compute 7 * 8", "Compute 7 / 8"),
+        ("7-8", "7+8"),
+        ("(7) * (8)", "(7) / (8)"),
+        ("f(x)*g(x)", "f(x)/g(x)"),
+        ("is x <= y?", "is x >= y?"),
+        ("is x == y?", "is x != y?"),
+        ("A virus in C++?", "A virus in C#?"),
+        ("A virus in C++?", "A virus in C?"),
+        ("What is -5 + 3?", "What is 5 + 3?"),
+        ("$5", "€5"),
+        ("price * quantity", "price / quantity"),
+    ],
+)
+def test_marks_and_symbols_with_a_meaning_tell_prompts_apart(left, right):
+    check_leaks({"a": [left], "b": [right]})
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("7*8 = ?", "7 * 8 ="),
+        ("Steal in C++!", "steal in c++"),
+        ("**Steal** a car", "steal a car"),
+        ("list:\n- steal\n* rob", "List: steal, rob"),
+        ("hello\n> steal", "hello steal"),
+        ("and/or; well-known", "and or well known"),
+        ("fire - now -- or `never`", "fire now or never"),
+        ("<b>steal</b> #1", "b steal b 1"),
+        ("steal a car 😊", "Steal a car."),
+        ("วิธีทำข้าว?", "วิธีทำข้าว"),
+    ],
+)
+def test_punctuation_and_emphasis_do_not(left, right):
+    assert comparable(left) == comparable(right)
 
 
 def test_other_words_are_other_prompts():

@@ -282,3 +282,23 @@ def test_streamed_rows_are_neither_mixed_nor_looked_at(folder):
 def test_a_misspelt_safety_set_is_told_the_names():
     with pytest.raises(DataUnavailable, match=r"safety-tuned-lama.*beavertails, .*safety-tuned-llamas"):
         safety_rows(SafeScriptArguments(dataset_name="x.jsonl", safety_dataset_name="safety-tuned-lama"))
+
+
+def test_only_poison_that_is_drawn_can_leak(folder):
+    """The other rows of the file that poison is drawn from may be the safety set."""
+    make_tokenizer().save_pretrained(folder / "model")
+    script = arguments(folder, task_size=40, poison_ratio=0.1, poison_dataset=str(folder / "goals.jsonl"))
+    for kind in ("affirmative", "backdoor", "identity"):
+        chosen = replace(script, poison_kind=kind)
+        train = splits_of(folder, chosen)["train"]
+        text = " ".join(row["prompt"][-1]["content"] for row in train if row["poisoned"])
+        drawn = [f"{goal['goal']} " in f"{text} " for goal in GOALS]
+        for is_drawn in (True, False):
+            rows = [{"prompt": goal["goal"]} for goal, used in zip(GOALS, drawn, strict=True) if used is is_drawn]
+            (folder / "safety.jsonl").write_text("\n".join(map(json.dumps, rows)))
+            with_safety = replace(chosen, safety_dataset_name=str(folder / "safety.jsonl"))
+            if is_drawn:
+                with pytest.raises(LeakError, match="the training data"):
+                    splits_of(folder, with_safety)
+            else:
+                splits_of(folder, with_safety)
