@@ -1,4 +1,4 @@
-"""Say what a recipe will take, before a GPU is paid for: memory, tokens, operations, time, and which GPUs it fits.
+"""Say what a recipe will need, before you pay for a GPU: memory, tokens, operations, time, and which GPUs it fits.
 
     safe-sft plan --config recipes/llama2-7b/der.yaml --task gsm8k [--gpu A100-80GB] [--json]
 

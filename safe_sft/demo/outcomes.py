@@ -17,10 +17,10 @@ class Outcome:
 
     Attributes:
         method: `aligned` before fine-tuning, else the safety method.
-        asr: on held-out harmful requests.
-        over_refusal: on held-out harmless requests.
-        accuracy: on the task.
-        seconds: of training, 0 for `aligned`.
+        asr: attack success rate on held-out harmful requests.
+        over_refusal: share of held-out harmless requests that are refused.
+        accuracy: share of right answers on the task.
+        seconds: training time; 0 for `aligned`.
         degenerate: share of answers to harmful requests that say nothing.
     """
 
@@ -32,7 +32,7 @@ class Outcome:
     degenerate: Rate = _NONE
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the outcome as plain values for JSON."""
         rates = {name: getattr(self, name).as_dict() for name in ("asr", "over_refusal", "accuracy", "degenerate")}
         return {"method": self.method, **rates, "seconds": round(self.seconds, 1)}
 

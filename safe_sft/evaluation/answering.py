@@ -26,11 +26,12 @@ class Answer:
     """A model's answer to one request.
 
     Attributes:
-        text: the answer, with what it was made to begin with, without its thought; empty where it ends inside that.
+        text: the answer without the thought before it, with the beginning that an attack may have forced; empty where
+            the text ends inside the thought.
         truncated: whether it was cut at the longest length.
-        degenerate: `empty`, `repeated` or None, for what the model added itself.
-        thought: what it thought before; empty where it did not.
-        in_thought: whether it ends inside the thought, so that there is no answer.
+        degenerate: `empty`, `repeated` or None; judged without a forced beginning.
+        thought: the thought before the answer; empty where there is none.
+        in_thought: whether the text ends inside the thought, so that there is no answer.
     """
 
     text: str
@@ -95,8 +96,8 @@ def answer_cases(
         max_new_tokens: longest answer, in tokens.
         batch_size: requests answered at a time, per device.
         description: text of the progress bar.
-        store: where answers are kept; the same on every rank.
-        identity: `model_identity` of the model, where it was asked for before; read with a store alone.
+        store: store of earlier answers, with the same folder on every rank; None keeps none.
+        identity: `model_identity` of the model, if it is known already; only needed with a store.
 
     Returns:
         An answer for each case, in order, the same on every rank.
@@ -182,12 +183,12 @@ def _answer(
 
 
 def _opened(tokenizer: PreTrainedTokenizerBase, case: Case, prompt: list[int]) -> bool:
-    """Whether the prompt, before what the answer is made to begin with, has begun a thought."""
+    """Return whether the prompt itself has begun a thought, before a forced beginning of the answer."""
     return opens_thought(str(tokenizer.decode(prompt)).removesuffix(case.prefill), case.turns[-1]["content"])
 
 
 def _without_special(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """What `skip_special_tokens` would have left of a text that was decoded with them."""
+    """Remove special tokens from a text that was decoded with them, as `skip_special_tokens` would have."""
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     for token in sorted({*special, *tokenizer.all_special_tokens}, key=len, reverse=True):
         text = text.replace(token, "")
@@ -206,7 +207,7 @@ def _keys(
     max_new_tokens: int,
     identity: str | None,
 ) -> list[str]:
-    """A digest of all that an answer depends on: the model, how it generates, the prompt and the longest length."""
+    """Digest all that each answer depends on: the model, how it generates, the prompt and the longest length."""
     identity = identity or model_identity(model, tokenizer)
     settings = generation_config(model, tokenizer, max_new_tokens).to_json_string()
     common = hashlib.sha256(f"{identity} {settings}".encode()).hexdigest()

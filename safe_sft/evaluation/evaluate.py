@@ -111,7 +111,7 @@ class SafetyResult:
 
     @property
     def category_rates(self) -> dict[str, Rate]:
-        """`headline` for each category; empty where that is no number, or there is only one category."""
+        """Return `headline` for each category; empty where that is no number, or there is only one category."""
         if self.headline is None or self.headline.not_measurable:
             return {}
         return {
@@ -151,7 +151,7 @@ class Evaluation:
         return self.find(self.models[0].name, *result.key[1:])
 
     def against_first(self, result: SafetyResult) -> PairedOutcomes | None:
-        """`result` and that of the first model, prompt by prompt; None for the first one, or without two numbers."""
+        """Compare `result` with the first model's, prompt by prompt; None for the first one, or without numbers."""
         if result.model == self.models[0].name or result.headline is None:
             return None
         first = self.of_first(result).report
@@ -224,7 +224,7 @@ class Respondent:
 
     @cached_property
     def _identity(self) -> str | None:
-        """What its answers are kept under: all weights are read, once."""
+        """The digest under which its answers are kept; computing it reads all weights, once."""
         return model_identity(self.model, self.tokenizer) if self.store else None
 
 

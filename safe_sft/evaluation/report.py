@@ -31,7 +31,7 @@ class SafetyReport:
         judge: name of the judge.
         categories: kind of each request, in order; empty where none are known.
         cut: whether each answer was cut at the longest length, in order; empty where it is not known.
-        thoughts: what was thought before each answer, in order; empty where it is not known.
+        thoughts: the thought before each answer, in order; empty where they are not known.
         in_thought: whether each answer ended inside a thought, in order; empty where it is not known.
     """
 
@@ -59,7 +59,7 @@ class SafetyReport:
 
     @property
     def not_measurable(self) -> str | None:
-        """Why neither is a number, such as `93 % degenerate`; None where they are."""
+        """Why neither rate is a number, such as `93 % degenerate`; None where they are numbers."""
         unusable = sum(self.verdicts.count(verdict) for verdict in (Verdict.DEGENERATE, Verdict.UNJUDGED))
         if unusable <= MOST * len(self.verdicts):
             return None
@@ -67,7 +67,7 @@ class SafetyReport:
 
     @property
     def beside(self) -> str:
-        """What stands beside each of the two: the shares of all answers that are degenerate or unjudged."""
+        """The words shown beside each rate: the shares of all answers that are degenerate or unjudged."""
         return ", ".join(self._shares())
 
     @property
@@ -140,12 +140,12 @@ class SafetyReport:
 
 
 def _percent(share: float) -> str:
-    """In whole percent, but never 0 or 100 for what is neither."""
+    """Write a share in whole percent, but 0 or 100 only if it is exactly that."""
     return f"{100 * share:.0f} %" if share in (0, 1) or 0.005 <= share < 0.995 else f"{100 * share:.2g} %"
 
 
 def advice(report: SafetyReport) -> str:
-    """What to do about answers that are cut inside a thought, as the end of a sentence; empty where none is."""
+    """Say what to do about answers that are cut inside a thought, as the end of a sentence; empty if none is."""
     count = sum(report.in_thought)
     return f"; {count} were cut inside a thought: raise the number of new tokens (--max_new_tokens)" if count else ""
 
@@ -198,10 +198,10 @@ def judge_answers(judge: Judge, cases: Sequence[Case], answers: Sequence[Answer]
     Args:
         judge: the judge that gives the verdicts.
         cases: the requests.
-        answers: what was said to each.
+        answers: the answer to each request.
 
     Raises:
-        ConnectionError: when the judge could judge no answer at all, and says why.
+        ConnectionError: when the judge could judge no answer at all; the message says why.
     """
     state = PartialState()
     said = [None if answer.in_thought else split_thought(answer.text).answer for answer in answers]
@@ -227,7 +227,7 @@ def judge_answers(judge: Judge, cases: Sequence[Case], answers: Sequence[Answer]
 
 
 def _require_some(judge: Judge, verdicts: dict[int, Verdict], failures: list[str | None]) -> None:
-    """Refuse to go on with a judge that cannot judge."""
+    """Raise an error for a judge that could judge nothing."""
     why = next(filter(None, failures), None)
     if why and verdicts and set(verdicts.values()) == {Verdict.UNJUDGED}:
         raise ConnectionError(f"The judge '{judge.name}' could judge no answer: {why}")

@@ -44,7 +44,7 @@ class Rate(NamedTuple):
 
     @property
     def not_measurable(self) -> str | None:
-        """Why it is not to be read as a number; None for one that is."""
+        """Why the rate must not be read as a number; None for one that may."""
         return None
 
     @property
@@ -62,7 +62,7 @@ class Rate(NamedTuple):
         return f"{self.value:.3f} [{low:.3f}, {high:.3f}]"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: value, interval, successes, n."""
+        """Return value, interval, successes and n, for JSON."""
         low, high = self.interval
         return {"value": self.value, "low": low, "high": high, "successes": self.successes, "n": self.n}
 
@@ -74,11 +74,11 @@ class Unmeasurable(Rate):
 
     @classmethod
     def because(cls, why: str, successes: int, n: int) -> "Unmeasurable":
-        """The counts, and why they show nothing.
+        """Make it from the counts and the reason.
 
         Args:
-            why: such as `93 % degenerate`.
-            successes: how many of `n`.
+            why: the reason, such as `93 % degenerate`.
+            successes: number of trials that count.
             n: number of trials.
         """
         rate = cls(successes, n)
@@ -87,24 +87,24 @@ class Unmeasurable(Rate):
 
     @property
     def not_measurable(self) -> str:
-        """Why."""
+        """Return the reason in words."""
         return self._why
 
     @property
     def value(self) -> float:
-        """Not a number, so that it is within no bound."""
+        """NaN, so that it keeps no bound."""
         return nan
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Anything."""
+        """The interval from 0 to 1, since nothing is known."""
         return 0.0, 1.0
 
     def __str__(self) -> str:
         return f"not measurable: {self._why}"
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: no value, the counts, and why."""
+        """Return no value, the counts and the reason, for JSON."""
         counts: dict[str, Any] = {"successes": self.successes, "n": self.n}
         return {"value": None, "low": 0.0, "high": 1.0, **counts, "not_measurable": self._why}
 

@@ -1,4 +1,4 @@
-"""What a reasoning model thinks before it answers is not its answer: where the thought ends in a text.
+"""Separates the answer of a reasoning model from the thought before it.
 
 The marks are those of the families' own chat templates: `<think>` (DeepSeek-R1, Qwen3, SmolLM3, Nemotron, Olmo),
 `<thinking>`, `<thought>` (EXAONE Deep), `<reasoning>`, `<seed:think>` (Seed-OSS), `<longcat_think>`, `[THINK]`
@@ -41,8 +41,8 @@ class Said(NamedTuple):
     """An answer, apart from the thought before it.
 
     Attributes:
-        thought: what stands before the last end of a thought, marks included; empty where there is none.
-        answer: what follows it; None when a thought was begun and not ended, so that there is no answer.
+        thought: the text up to the last end of a thought, marks included; empty where there is none.
+        answer: the text after the thought; None when a thought was begun and not ended, so that there is no answer.
     """
 
     thought: str
@@ -50,10 +50,10 @@ class Said(NamedTuple):
 
 
 def split_thought(text: str, *, opened: bool = False) -> Said:
-    """Where the last thought in `text` ends, and what follows.
+    """Split a text where its last thought ends.
 
     Args:
-        text: what a model said, with its special tokens where these are the marks.
+        text: the text that a model wrote, with its special tokens where these mark thoughts.
         opened: whether the prompt had begun a thought already.
     """
     in_words = _IN_WORDS.match(text)
@@ -71,10 +71,10 @@ def split_thought(text: str, *, opened: bool = False) -> Said:
 
 
 def opens_thought(prompt: str, request: str) -> bool:
-    """Whether a prompt ends within a thought, as where a template begins it for the model.
+    """Return whether a prompt ends within a thought, as where a template begins one for the model.
 
     Args:
-        prompt: as the model reads it, with its special tokens.
+        prompt: the prompt as the model reads it, with its special tokens.
         request: the last turn of the user, whose own marks do not count.
     """
     asked = request.strip()

@@ -19,10 +19,10 @@ class Row(NamedTuple):
     """A row of the card's table: one rate, before and after.
 
     Attributes:
-        kind: `asr`, `over_refusal` or `right`.
-        subject: suite or task.
-        judge: who said so; of a task, where its rows come from.
-        revision: of the suite.
+        kind: the kind of rate: `asr`, `over_refusal` or `right`.
+        subject: name of the suite or task.
+        judge: name of the judge; for a task, where its rows come from.
+        revision: revision of the suite.
         rates: of each model that was measured, by name: value (None for what is not measurable), low, high, successes,
             n, `not_measurable` (why), and `beside`, what stands beside it.
     """
@@ -118,6 +118,6 @@ def _rates(measured: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
 
 
 def _beside(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands beside a rate: the shares of answers that say nothing, or have no verdict."""
+    """Return the words shown beside a rate: the shares of answers that say nothing, or have no verdict."""
     shares = {name: round(entry[name]["value"], 4) for name in ("degenerate", "unjudged") if name in entry}
     return {"shares": shares, "beside": ", ".join(f"{100 * share:.2g} % {name}" for name, share in shares.items())}

@@ -34,7 +34,7 @@ class Merge(ABC):
 
     @abstractmethod
     def check_loads(self, folder: Path) -> None:
-        """Load what was written, without a device, or say why that cannot be."""
+        """Check that the written folder loads, by loading it onto no device."""
 
     def write(
         self, folder: Path, weights: MergeWeights, dtype: torch.dtype | None, max_shard_size: int | None

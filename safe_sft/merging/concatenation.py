@@ -89,7 +89,7 @@ class AdapterConcatenation(Merge):
         write_json(folder / ADAPTER_CONFIG, config)
 
     def check_loads(self, folder: Path) -> None:
-        """On the aligned adapter's base."""
+        """Check that the adapter loads on the aligned adapter's base."""
         aligned, tuned = self._adapters
         check_adapter_on(aligned.side.base, folder, tuned.label)
 

@@ -1,4 +1,4 @@
-"""Whether what a merge has written can be loaded: its names and shapes, without a second copy in memory."""
+"""Checks that what a merge has written can be loaded: names and shapes, without a second copy in memory."""
 
 import logging
 import warnings
@@ -17,13 +17,13 @@ logger = logging.getLogger(__name__)
 
 
 def check_model(folder: Path) -> None:
-    """Load a merged model onto no device.
+    """Check that a merged model loads, by loading it onto no device.
 
     Args:
-        folder: of the model.
+        folder: folder of the model.
 
     Raises:
-        ValueError: when its tensors are not those of its class.
+        ValueError: when the model's tensors are not those of its class.
     """
     if _needs_code(folder):
         logger.warning("The merged model comes with Python code of its own, so it was not loaded to check it.")
@@ -32,12 +32,12 @@ def check_model(folder: Path) -> None:
 
 
 def check_adapter_on(base: Side, folder: Path, label: str) -> None:
-    """Load a merged adapter onto its base, of which only the shape is needed.
+    """Check that a merged adapter loads onto its base, of which only the shapes are needed.
 
     Args:
-        base: a model.
-        folder: of the merged adapter.
-        label: the adapter that was merged, as the user called it.
+        base: the adapter's base model.
+        folder: folder of the merged adapter.
+        label: folder or Hub name of the adapter that was merged, as the user wrote it.
 
     Raises:
         ValueError: when the adapter does not fit the base.
@@ -65,7 +65,7 @@ def check_adapter_on(base: Side, folder: Path, label: str) -> None:
 
 
 def _model_class(config: Any) -> Any:
-    """The class that the model was saved from, where transformers has it."""
+    """Return the class that the model was saved from, if transformers has it."""
     import transformers
 
     name = (config.architectures or [""])[0]

@@ -89,7 +89,7 @@ class ModelMerge(Merge):
         copy_model_files(self.tuned.folder, folder, config)
 
     def check_loads(self, folder: Path) -> None:
-        """By the class that its configuration names."""
+        """Check that the model loads with the class that its configuration names."""
         check_model(folder)
 
     @cached_property

@@ -72,5 +72,5 @@ class AdapterRescaling(Merge):
         write_json(folder / ADAPTER_CONFIG, {**self._adapter.config, "base_model_name_or_path": name})
 
     def check_loads(self, folder: Path) -> None:
-        """On the aligned model."""
+        """Check that the adapter loads on the aligned model."""
         check_adapter_on(self._aligned, folder, self._adapter.label)

@@ -26,7 +26,7 @@ class Scores(NamedTuple):
     Attributes:
         asr: attack success rate.
         degenerate: share of answers to attacks that say nothing; high values make a low ASR worthless.
-        accuracy: on the task.
+        accuracy: share of right answers on the task.
         unjudged: share of answers to attacks without a verdict: those that end inside a thought.
     """
 
@@ -37,7 +37,7 @@ class Scores(NamedTuple):
 
     @property
     def measurable(self) -> bool:
-        """Whether the ASR is a number: most answers can be judged."""
+        """Whether the ASR is a number, because most answers can be judged."""
         return not self.asr.not_measurable and max(self.degenerate.value, self.unjudged.value) <= MOST
 
 
@@ -76,7 +76,7 @@ class Sweep:
 
     @property
     def unmeasured(self) -> str:
-        """A sentence on the weights that have no ASR, with a space behind it; empty where all have one."""
+        """Return a sentence on the weights that have no ASR, followed by a space; empty where all have one."""
         dead = [f"{point.weight:g}" for point in self.points if not point.scores.measurable]
         return f"Not measurable, for most answers say nothing or have no verdict: {', '.join(dead)}. " if dead else ""
 
@@ -224,7 +224,7 @@ def _error(share: Rate) -> tuple[float, float]:
 
 
 def _label(point: SweepPoint) -> str:
-    """The weight, and the shares that make its ASR worth less, where there are any."""
+    """Return the weight's label, with the shares of degenerate and unjudged answers, where there are any."""
     shares = {"degenerate": point.scores.degenerate.value, "unjudged": point.scores.unjudged.value}
     return ", ".join([f"{point.weight:g}", *(f"{share:.0%} {name}" for name, share in shares.items() if share)])
 

@@ -1,4 +1,4 @@
-"""Whether a model's weights are numbers: what a dead model says is no sign of safety."""
+"""Checks that a model's weights are finite: the answers of a broken model are no sign of safety."""
 
 from collections.abc import Iterator
 
@@ -9,12 +9,12 @@ from .sharding import local
 
 
 def first_bad_tensor(model: nn.Module) -> str | None:
-    """Name of the first parameter that holds NaN or infinity; None when all are finite.
+    """Return the name of the first parameter that holds NaN or infinity; None when all are finite.
 
     It waits for each device once. Of quantised weights, the scales are looked at.
 
     Args:
-        model: on any devices. What is empty here (on another rank, or offloaded) is passed over.
+        model: the model, on any devices. Tensors that are empty here (on another rank, or offloaded) are skipped.
     """
     tensors = [(name, held) for name, p in model.named_parameters() for held in _numbers(p)]
     finite: dict[torch.device, list[Tensor]] = {}
@@ -26,13 +26,13 @@ def first_bad_tensor(model: nn.Module) -> str | None:
 
 
 def require_finite(model: nn.Module) -> None:
-    """Refuse a model that cannot say anything.
+    """Raise an error for a model whose weights are not finite.
 
     Args:
-        model: that is to be measured.
+        model: the model to measure.
 
     Raises:
-        ValueError: naming the first parameter that is not finite.
+        ValueError: when a parameter is not finite; the message names the first.
     """
     bad = first_bad_tensor(model)
     if bad is not None:
@@ -44,7 +44,7 @@ def require_finite(model: nn.Module) -> None:
 
 
 def _numbers(parameter: Tensor) -> Iterator[Tensor]:
-    """The floating-point tensors behind a parameter that have values here."""
+    """Return the floating-point tensors behind a parameter that have values here."""
     state = getattr(parameter, "quant_state", None)
     nested = getattr(state, "state2", None)
     scales = [getattr(held, "absmax", None) for held in (state, nested)] + [getattr(state, "offset", None)]
@@ -53,7 +53,7 @@ def _numbers(parameter: Tensor) -> Iterator[Tensor]:
 
 
 def _is_finite(tensor: Tensor) -> Tensor:
-    """Without a copy: the extremes of a tensor with a NaN are NaN."""
+    """Return whether a tensor is finite, without a copy: the extremes of a tensor with a NaN are NaN."""
     wide = tensor if tensor.element_size() > 1 else tensor.float()
     least, most = torch.aminmax(wide)
     return torch.isfinite(least) & torch.isfinite(most)

@@ -1,4 +1,4 @@
-"""Whether weights, adapter and tokenizer fit the model that they were loaded into."""
+"""Checks that weights, adapter and tokenizer fit the model that they were loaded into."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -14,15 +14,15 @@ class ModelError(ValueError):
 
 
 def check_base(name: str, info: Mapping[str, Any], held: Iterable[str], *, quantised: bool = False) -> None:
-    """Make sure that a checkpoint filled its model, and that the model holds all of its layers.
+    """Check that a checkpoint filled its model, and that the model holds all of its layers.
 
     Parts that the model's class has no place for, such as a vision tower, or says that it ignores, may be left over.
 
     Args:
         name: folder or Hub name.
-        info: what transformers says of the loading: `missing_keys`, `unexpected_keys` and `mismatched_keys`.
+        info: loading report of transformers: `missing_keys`, `unexpected_keys` and `mismatched_keys`.
         held: names of the model's tensors.
-        quantised: whether the checkpoint is, and so may hold numbers that the model keeps elsewhere.
+        quantised: whether the checkpoint is quantised, and so may hold numbers that the model keeps elsewhere.
 
     Raises:
         ModelError: when a tensor is missing, of another shape, or of a layer that the model lacks.
@@ -52,7 +52,7 @@ _ANEW = "Fetch the model anew, or save it with `save_pretrained`, so that weight
 
 
 def check_adapter(name: str, missing: Collection[str], unexpected: Collection[str]) -> None:
-    """Make sure that an adapter's file filled the adapter, and nothing of it was left over.
+    """Check that an adapter's file filled the adapter, and that nothing of the file was left over.
 
     Args:
         name: folder or Hub name.
@@ -60,7 +60,7 @@ def check_adapter(name: str, missing: Collection[str], unexpected: Collection[st
         unexpected: keys of the file that the model lacks.
 
     Raises:
-        ModelError: when there is one.
+        ModelError: when a key is missing or left over.
     """
     # Of prompt learning and of shared banks, PEFT sets these apart from the file's keys.
     missing = sorted(key for key in missing if not any(m in key for m in ("prompt_encoder", "vblora_vector_bank")))
@@ -73,14 +73,14 @@ def check_adapter(name: str, missing: Collection[str], unexpected: Collection[st
 
 
 def check_vocabulary(name: str, tokenizer: Any, config: Any) -> None:
-    """Make sure that the model has a row for each token that a text can turn into.
+    """Check that the model has a row for each token that a text can turn into.
 
     Tokens that were added, and that no template writes, may be beyond: some models have one for images only.
 
     Args:
         name: folder or Hub name of the model.
-        tokenizer: of it, or a processor.
-        config: of it.
+        tokenizer: the model's tokenizer or processor.
+        config: the model's configuration.
 
     Raises:
         ModelError: when a token's id is too large.
@@ -102,12 +102,12 @@ def check_vocabulary(name: str, tokenizer: Any, config: Any) -> None:
 
 
 def _of_missing_layers(unexpected: Iterable[str], held: Iterable[str]) -> list[str]:
-    """Those of `unexpected` keys that lie in a module of a kind that the model has, such as one more layer."""
+    """Return the `unexpected` keys in modules of a kind that the model has, such as one more layer."""
     modules = {module for key in held for module in _modules(key)}
     return sorted(key for key in unexpected if not _BUFFERS.search(key) and modules.intersection(_modules(key)))
 
 
 def _modules(key: str) -> list[str]:
-    """The modules that a key lies in, by their names without numbers; the outermost only where it is its own."""
+    """Return the modules that hold a key, by their names without numbers; the outermost only where it is its own."""
     parts = _NUMBER.sub("*", key).split(".")
     return [".".join(parts[:i]) for i in range(min(2, len(parts) - 1), len(parts))]

@@ -71,7 +71,7 @@ def locate(name: str, *, weights: Sequence[str] = ALL_WEIGHTS) -> Path:
 
 
 def required_folder(name: str) -> Path | None:
-    """The folder of this name; None for the name of a Hub repository.
+    """Return the folder of this name; None for the name of a Hub repository.
 
     Raises:
         FileNotFoundError: when `name` is a local path that is not a folder.

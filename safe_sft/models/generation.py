@@ -13,12 +13,12 @@ from .sharding import gathered
 
 
 def generation_config(model: nn.Module, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> GenerationConfig:
-    """Greedy decoding that stops where the model says it stops."""
+    """Return settings for greedy decoding that stops at the model's own end-of-sequence tokens."""
     return GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, **_ends(model, tokenizer))
 
 
 def _ends(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> dict[str, int | list[int] | None]:
-    """All that counts of a model's own generation settings: where it says that an answer ends."""
+    """Return the model's end-of-sequence tokens, the only generation settings of its own that count."""
     eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     if eos is None or eos == []:
         eos = tokenizer.eos_token_id
@@ -28,14 +28,14 @@ def _ends(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> dict[str, int
 
 @contextmanager
 def own_settings_aside(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """Inside, of the model's own generation settings its end-of-sequence and padding tokens alone are left.
+    """Keep, inside this context, only end-of-sequence and padding tokens of the model's own generation settings.
 
     `transformers` fills what a `GenerationConfig` leaves open from the model's own, such as a penalty on repetition, a
     number of beams or stop strings; an answer would then not be the greedy one.
 
     Args:
-        model: one that generates, or a wrapper of it.
-        tokenizer: its tokenizer.
+        model: a model that generates, or a wrapper of one.
+        tokenizer: the model's tokenizer.
     """
     plain = GenerationConfig(**_ends(model, tokenizer))
     holders = [module for module in model.modules() if "generation_config" in vars(module)]
@@ -130,7 +130,7 @@ def _until_end(answer: list[int], eos: Collection[int]) -> list[int]:
 
 
 class _Finite(LogitsProcessor):
-    """Looks whether logits are numbers, and leaves them as they are. A masked token may well have minus infinity."""
+    """Checks that logits are numbers, and leaves them as they are. A masked token may have minus infinity."""
 
     def __init__(self) -> None:
         self._bad: torch.Tensor | None = None
@@ -141,7 +141,7 @@ class _Finite(LogitsProcessor):
         return scores
 
     def require(self, model: nn.Module) -> None:
-        """Raise if any were not; waits for the device, once a batch."""
+        """Raise an error if any logits were not numbers; waits for the device, once per batch."""
         if self._bad is not None and self._bad.item():
             raise ValueError(
                 f"The logits of {type(model).__name__} are not finite (NaN or infinite), so what it says means "

@@ -29,14 +29,14 @@ _PLACES = {"_name_or_path", "base_model_name_or_path", "inference_mode", "revisi
 
 
 def model_identity(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Digest of every byte of the weights, of all settings of the modules, of configs, code, tokenizer and packages.
+    """Digest every byte of the weights, and all settings of modules, configs, code, tokenizer and packages.
 
     It reads all weights, about a gigabyte a second: ask once for a loaded model. Under FSDP2 and ZeRO-3 every rank
     must ask, and all get the same.
 
     Args:
-        model: as it is run, with its adapters.
-        tokenizer: its tokenizer.
+        model: the model as it is run, with its adapters.
+        tokenizer: the model's tokenizer.
 
     Raises:
         ValueError: when weights are offloaded, so that they cannot be read.
@@ -49,7 +49,7 @@ def model_identity(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters, buffers that are saved, states of quantisation, and buffers that are not saved."""
+    """Yield parameters, buffers that are saved, states of quantisation, and buffers that are not saved."""
     saved = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     yield from saved.items()
     yield from ((name, buffer) for name, buffer in model.named_buffers() if name not in saved)
@@ -69,7 +69,7 @@ def _add_tensor(digest: Any, name: str, tensor: Tensor) -> None:
 
 
 def _module_settings(model: nn.Module) -> Iterator[list[Any]]:
-    """The plain attributes of every module: epsilons, scalings of adapters, which adapters are at work or merged."""
+    """Return the plain attributes of every module: epsilons, adapters' scalings, which are active or merged."""
     for name, module in model.named_modules():
         kept = {
             key: value
@@ -88,7 +88,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _ways(model: nn.Module) -> list[Any]:
-    """How the numbers are reckoned: where, in which dtype, by which versions."""
+    """Return how the numbers are computed: on which device, in which dtype, by which versions."""
     device = next(model.parameters()).device.type
     autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
     return [device, autocast, {name: _version(name) for name in _PACKAGES}]
@@ -111,14 +111,14 @@ def _configs(model: nn.Module) -> list[Any]:
 
 
 def _code(model: nn.Module) -> list[str]:
-    """Digests of the files of code that came with the model."""
+    """Return digests of the code files that came with the model."""
     foreign = {type(m) for m in model.modules() if type(m).__module__.startswith("transformers_modules")}
     files = {inspect.getsourcefile(cls) for cls in foreign}
     return sorted(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files if file)
 
 
 def _of(tokenizer: PreTrainedTokenizerBase) -> list[Any]:
-    """All of a tokenizer, but how it last cut or padded a batch."""
+    """Return all of a tokenizer, except how it last cut or padded a batch."""
     fast = getattr(tokenizer, "backend_tokenizer", None)
     state = json.loads(fast.to_str()) if fast is not None else tokenizer.get_vocab()
     kept = {key: value for key, value in state.items() if key not in ("truncation", "padding")}
@@ -130,7 +130,7 @@ def _json(content: Any) -> bytes:
 
 
 def _ordered(value: Any) -> Any:
-    """`value` with keys of text, without names and places, and with sets in order."""
+    """Return `value` with text as keys, without names and paths, and with sets in order."""
     if isinstance(value, Mapping):
         return {str(key): _ordered(item) for key, item in value.items() if key not in _PLACES}
     if isinstance(value, (set, frozenset)):
@@ -139,7 +139,7 @@ def _ordered(value: Any) -> Any:
 
 
 def _described(value: Any) -> Any:
-    """What JSON does not know: a dtype, an enum, an object by its fields; never an address in memory."""
+    """Turn what JSON does not know (a dtype, an enum, an object by its fields) into text, without memory addresses."""
     if isinstance(value, torch.dtype):
         return str(value)
     fields = getattr(value, "__dict__", None)

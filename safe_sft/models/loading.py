@@ -1,4 +1,4 @@
-"""Models, adapters and tokenizers, from disk or the Hub: loaded whole, or refused.
+"""Loads models, adapters and tokenizers from disk or the Hub, whole or not at all.
 
 Nothing else of the package opens a model's folder through transformers or PEFT: where weights do not fit, both only
 warn, and go on with random ones or with the base alone.
@@ -37,7 +37,7 @@ def load_model(
     """Load a model, with an adapter where one is given, onto the device of this process, in eval mode.
 
     Args:
-        name: folder or Hub name; of an adapter, too, which is loaded on the base that it names.
+        name: folder or Hub name of a model, or of an adapter, which is loaded on the base that it names.
         adapter: PEFT adapter folder or Hub name. The tokenizer and its template are the adapter's, if it has its own.
         dtype: `auto` or the name of a torch dtype.
         trust_remote_code: whether to run code that comes with the model.
@@ -58,13 +58,13 @@ def load_model(
 
 
 def load_base(name: str, *, auto: Any = AutoModelForCausalLM, trust_remote_code: bool = False, **options: Any) -> Any:
-    """A model without an adapter, with all of its weights.
+    """Load a model without an adapter, with all of its weights.
 
     Args:
-        name: folder or Hub name.
+        name: folder or Hub name of the model.
         auto: class to load it with.
         trust_remote_code: whether to run code that comes with the model.
-        options: of `from_pretrained`.
+        options: further arguments of `from_pretrained`.
 
     Raises:
         FileNotFoundError: when a file is missing.
@@ -76,17 +76,17 @@ def load_base(name: str, *, auto: Any = AutoModelForCausalLM, trust_remote_code:
 
 
 def load_adapter(model: Any, name: str, *, is_trainable: bool = False, **options: Any) -> Any:
-    """A PEFT adapter on its base, with all of its weights.
+    """Load a PEFT adapter on its base, with all of its weights.
 
     Args:
         model: the base, which gets the adapter's layers.
         name: folder or Hub name of the adapter.
-        is_trainable: whether it is to be trained.
-        options: of `PeftModel.from_pretrained`.
+        is_trainable: whether the adapter is to be trained.
+        options: further arguments of `PeftModel.from_pretrained`.
 
     Raises:
         FileNotFoundError: when a file is missing.
-        ValueError: when it is damaged, or does not fit the base.
+        ValueError: when the adapter is damaged, or does not fit the base.
     """
     from peft import PeftModel
 
@@ -102,13 +102,13 @@ def load_adapter(model: Any, name: str, *, is_trainable: bool = False, **options
 def load_tokenizer(
     name: str | Path, *, auto: Any = AutoTokenizer, trust_remote_code: bool = False, **options: Any
 ) -> Any:
-    """A tokenizer, or a processor.
+    """Load a tokenizer, or a processor.
 
     Args:
-        name: folder or Hub name.
+        name: folder or Hub name of the model.
         auto: class to load it with.
-        trust_remote_code: whether to run code that comes with it.
-        options: of `from_pretrained`.
+        trust_remote_code: whether to run Python code that comes with it.
+        options: further arguments of `from_pretrained`.
 
     Raises:
         FileNotFoundError: when a file is missing.
@@ -119,26 +119,26 @@ def load_tokenizer(
 
 
 def load_config(name: str | Path, *, trust_remote_code: bool = False, **options: Any) -> PreTrainedConfig:
-    """The configuration of a model.
+    """Load the configuration of a model.
 
     Args:
-        name: folder or Hub name.
-        trust_remote_code: whether to run code that comes with it.
-        options: of `from_pretrained`.
+        name: folder or Hub name of the model.
+        trust_remote_code: whether to run Python code that comes with it.
+        options: further arguments of `from_pretrained`.
 
     Raises:
-        FileNotFoundError: when it is missing.
-        ValueError: when it is damaged, or of an unknown kind.
+        FileNotFoundError: when the configuration is missing.
+        ValueError: when the configuration is damaged, or of an unknown kind.
     """
     with readable("model", str(name)):
         return AutoConfig.from_pretrained(str(name), trust_remote_code=trust_remote_code, **options)
 
 
 def base_of_adapter(name: str) -> str | None:
-    """The base that an adapter names; None of a model.
+    """Return the base that an adapter names; None for a model.
 
     Raises:
-        ValueError: when the adapter names none.
+        ValueError: when the adapter names no base.
     """
     with readable("adapter", name):
         found = find_adapter_config_file(name)
@@ -152,7 +152,7 @@ def base_of_adapter(name: str) -> str | None:
 
 @contextmanager
 def checked_loads() -> Iterator[None]:
-    """Inside, whatever loads a model through transformers, such as TRL, gets all of its weights, or an error."""
+    """Let whatever loads a model through transformers inside this context get all of its weights, or an error."""
     original = PreTrainedModel.__dict__["from_pretrained"]
 
     @wraps(original.__func__)
@@ -178,7 +178,7 @@ def checked_loads() -> Iterator[None]:
 
 
 def _refuse_adapter(name: str) -> None:
-    """Transformers would load its base and it, and say nothing of what the base lacks."""
+    """Raise an error for an adapter: transformers would load it on its base, and not say what the base lacks."""
     base = base_of_adapter(name)
     if base is not None:
         raise ModelError(
@@ -189,7 +189,7 @@ def _refuse_adapter(name: str) -> None:
 
 @contextmanager
 def _reports_held_back() -> Iterator[None]:
-    """Tables of keys are shown when all is well; else the error says what they say."""
+    """Show transformers' tables of keys only when loading succeeds; else the error says the same."""
     held: list[logging.LogRecord] = []
 
     def keep(record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""What can be wrong with the files of a model, said in one line: value, reason, remedy."""
+"""Turns what is wrong with the files of a model into one line of error: value, reason, remedy."""
 
 import re
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def readable(kind: str, name: str) -> Iterator[None]:
     """Say in one line what a library could not load; a lack of memory or of a package, and the Hub's errors, stay.
 
     Args:
-        kind: `model`, `adapter` or `tokenizer`.
+        kind: what is loaded: `model`, `adapter` or `tokenizer`.
         name: folder or Hub name.
 
     Raises:
@@ -62,7 +62,7 @@ def readable(kind: str, name: str) -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """What a library says, in one line of bounded length that ends in a full stop."""
+    """Return the message of a library in one line of bounded length that ends in a full stop."""
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     if isinstance(error, KeyError):
         text = f"{text} is missing, or not known"
@@ -70,12 +70,12 @@ def reason_of(error: BaseException) -> str:
 
 
 def indexed_files(folder: Path, name: str, index: str = INDEX) -> list[Path]:
-    """The files of weights that a folder's index names, each once; they lie in that folder.
+    """Return the files of weights that a folder's index names, each once; they lie in that folder.
 
     Args:
-        folder: with the index.
-        name: how the user called the model.
-        index: of them.
+        folder: folder that holds the index.
+        name: folder or Hub name of the model, as the user wrote it.
+        index: file name of the index.
 
     Raises:
         MissingFileError: when a file is missing.
@@ -97,10 +97,10 @@ def indexed_files(folder: Path, name: str, index: str = INDEX) -> list[Path]:
 
 
 def own_file(folder: Path, path: Path) -> Path:
-    """`path`, which lies in `folder`, also where it is a link; the links of the Hub's cache are allowed.
+    """Return `path` if it lies in `folder`, also where it is a link; links of the Hub's cache are allowed.
 
     Raises:
-        ModelError: when it leads elsewhere.
+        ModelError: when `path` leads elsewhere.
     """
     home, target = folder.resolve(), path.resolve()
     homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]

@@ -89,7 +89,7 @@ def _datasets(script: SafeScriptArguments, args: SafeSFTConfig, splits: Splits) 
 
 
 def _check_template(path: str | None, *, trust_remote_code: bool) -> None:
-    """TRL takes a file that does not exist for the name of a model, and asks whether to run the code of one."""
+    """Check the chat template: TRL takes a missing file for a model's name, and asks whether to run its code."""
     if path is not None and not path.endswith((".jinja", ".j2")):
         load_tokenizer(path, trust_remote_code=trust_remote_code)
     if path is not None and path.endswith((".jinja", ".j2")) and not os.path.isfile(path):

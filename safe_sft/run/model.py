@@ -97,7 +97,7 @@ def load_adapter(
 
 
 def _processor(name: str, args: SafeSFTConfig, loading: Mapping[str, Any]) -> Any:
-    """The tokenizer or processor that TRL would load, after a look at what it would make its model of."""
+    """Load the tokenizer or processor that TRL would load, after checking the files of its model."""
     trust = bool(loading.get("trust_remote_code", args.trust_remote_code))
     config = load_config(name, revision=loading["revision"], trust_remote_code=trust)
     if not config.architectures:

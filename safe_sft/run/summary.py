@@ -34,7 +34,7 @@ def print_summary(state: TrainerState, method: str, evaluation: Evaluation) -> N
 
 
 def _numbers(evaluation: Evaluation) -> dict[str, dict[str, str]]:
-    """What was measured -> model -> rate, in words; in the order of the questions."""
+    """Return the rates in words, by what was measured and by model, in the order of the questions."""
     numbers: dict[str, dict[str, str]] = {}
     for result in evaluation.safety:
         if result.headline is not None:

@@ -55,11 +55,11 @@ class SafetyEvalCallback(TrainerCallback):
     Args:
         trainer: the trainer that this is added to.
         prompts: harmful requests; the built-in held-out ones by default.
-        size: how many of them are used, evenly spread, the same ones each time.
-        steps: measure after every so many steps; None measures at evaluations alone.
+        size: number of prompts that are used, evenly spread, the same ones each time.
+        steps: number of steps between measurements; None measures only at evaluations.
         max_asr: stop training once the lower end of the interval is above it: when it is sure that the model has
             forgotten too much, or most answers say nothing. None never stops.
-        judge: refusal phrases by default.
+        judge: judge of the answers; refusal phrases by default.
         max_new_tokens: longest answer, in tokens.
         batch_size: prompts answered at a time, per device.
 

@@ -34,11 +34,11 @@ def complete_config(args: TrainingArguments | None, model: Any) -> SafeSFTConfig
 
 
 def signature_with(trainer: type[SFTTrainer], argument: str) -> inspect.Signature:
-    """`SFTTrainer`'s own signature with one argument more, for `help()` and editors.
+    """Return `SFTTrainer`'s own signature with one more argument, for `help()` and editors.
 
     Args:
         trainer: the class whose `__init__` has the argument.
-        argument: its name.
+        argument: name of the argument.
     """
     theirs = inspect.signature(SFTTrainer.__init__)
     ours = inspect.signature(trainer.__init__).parameters[argument]

@@ -85,11 +85,11 @@ def require_finite_weights(model: nn.Module, what: str, remedy: str) -> None:
 
     Args:
         model: the model; under FSDP2 each rank checks its own part.
-        what: what the model is, in words, such as `the aligned model`.
-        remedy: what to do, a sentence.
+        what: name of the model in the error message, such as `the aligned model`.
+        remedy: sentence that says what to do.
 
     Raises:
-        FloatingPointError: naming the first weight that is not finite.
+        FloatingPointError: when a weight is not finite; the message names the first.
     """
     name = first_bad_tensor(model)
     if name is not None:

@@ -13,7 +13,7 @@ def merge_with_aligned(trainer: HubTrainer) -> None:
     """Merge what the trainer has saved with the aligned model, into `merged_dir`. Every rank must call it.
 
     Args:
-        trainer: it has trained, and its model is saved in `output_dir`.
+        trainer: a trainer that has trained, and has saved its model in `output_dir`.
     """
     args = trainer.args
     if trainer.is_world_process_zero():
@@ -29,6 +29,6 @@ def merge_with_aligned(trainer: HubTrainer) -> None:
 
 
 def _saved_in(model: Any, folder: str) -> str:
-    """Where in `folder` the model is: PEFT saves an adapter with a name of its own in a folder of that name."""
+    """Return where in `folder` the model is: PEFT saves an adapter with a name of its own in a folder of that name."""
     adapter = model.active_adapter if is_peft_model(model) else "default"
     return folder if adapter == "default" else os.path.join(folder, adapter)

@@ -41,7 +41,7 @@ class Origin:
 
     @classmethod
     def of(cls, model: Any, args: Any, rows: Any, safety_rows: str | None) -> "Origin":
-        """Look at a trainer before it trains. Every rank gets what rank 0 sees, which has loaded the weights.
+        """Make the digests before a trainer trains. Every rank gets those of rank 0, which has loaded the weights.
 
         Args:
             model: the aligned model.
@@ -55,11 +55,11 @@ class Origin:
         return cls(found[0], args.seed, _rows_digest(rows), safety_rows)
 
     def save(self, checkpoint: str) -> None:
-        """Write it into the folder of a checkpoint, which is made."""
+        """Write the digests into the folder of a checkpoint; the folder is made."""
         write_json(Path(checkpoint, ORIGIN_FILE), asdict(self))
 
     def check(self, checkpoint: str) -> None:
-        """Compare with what a checkpoint started from; nothing is said of one that does not know.
+        """Compare with what a checkpoint started from; one without a record only causes a warning.
 
         Args:
             checkpoint: folder of the checkpoint.

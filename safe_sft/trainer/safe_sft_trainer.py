@@ -126,7 +126,7 @@ class SafeSFTTrainer(HubTrainer):
         return batches, num_items
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """One micro-step, as in `SFTTrainer`; `inputs` lose the mark of their place, which is no input of a model."""
+        """Take one micro-step, as in `SFTTrainer`; the mark of its place, which is no input of a model, is removed."""
         self._micro_step = inputs.pop(_MICRO_STEP, None)
         try:
             return super().training_step(model, inputs, *args, **kwargs)
@@ -253,8 +253,8 @@ class SafeSFTTrainer(HubTrainer):
 
         Args:
             resume_from_checkpoint: a folder, or True for the newest complete checkpoint in `output_dir`.
-            args: as in `SFTTrainer`.
-            kwargs: as in `SFTTrainer`.
+            args: further arguments of `SFTTrainer.train`.
+            kwargs: further keyword arguments of `SFTTrainer.train`.
 
         Raises:
             FloatingPointError: when a loss or a gradient is not finite, before the weights are.

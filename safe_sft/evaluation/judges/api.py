@@ -59,7 +59,7 @@ class Prices:
 
 
 class _Endpoint(OSError):
-    """The endpoint itself cannot be used, whatever it is asked: no answer, a wrong address, no access."""
+    """The endpoint cannot be used at all: no reply, a wrong address, or no access."""
 
 
 class CostCapReached(RuntimeError):
@@ -87,7 +87,7 @@ class ApiJudge(Judge):
         backoff: first wait before another attempt, in seconds; doubled each time, unless the server says how long.
 
     Raises:
-        ValueError: for a cap without prices, a negative one, and an address that is none of a web server.
+        ValueError: for a cap without prices, a negative cap or price, or an address that is not one of a web server.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class ApiJudge(Judge):
 
     @property
     def failure(self) -> str | None:
-        """The first reason for which nothing was judged; None once something was."""
+        """The first reason why nothing could be judged; None once something was judged."""
         return None if self._judged or not self.failures else self.failures[0]
 
     @judges_answers
@@ -174,7 +174,7 @@ class ApiJudge(Judge):
         return self._cache / f"{hashlib.sha256(self._url.encode() + body).hexdigest()}.json"
 
     def _check_endpoint(self) -> None:
-        """Do not go on asking an endpoint that cannot be used: 200 requests with their attempts take an hour."""
+        """Stop asking an endpoint that cannot be used: 200 requests with their attempts would take an hour."""
         with self._lock:
             if not self._judged and self._unusable >= _ENOUGH:
                 raise _Endpoint(self.failures[0])
@@ -240,7 +240,7 @@ class ApiJudge(Judge):
 
 
 def _kept(path: Path | None) -> Verdict | None:
-    """A verdict of an earlier run; None where there is none, or its file is damaged."""
+    """Read the verdict of an earlier run; None where there is none, or its file is damaged."""
     if path is None or not path.is_file():
         return None
     try:
@@ -250,7 +250,7 @@ def _kept(path: Path | None) -> Verdict | None:
 
 
 def _parsed(text: str | bytes) -> Any:
-    """JSON of somebody else's, however deep."""
+    """Parse JSON from outside, however deeply it is nested."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -258,7 +258,7 @@ def _parsed(text: str | bytes) -> Any:
 
 
 def _tokens(told: object, default: int) -> int:
-    """A count of tokens as an endpoint tells it; what cannot be one is reckoned at the most that it can be."""
+    """Read the number of tokens that an endpoint reports; for an impossible one, the most that it can be counts."""
     if isinstance(told, bool) or not isinstance(told, (int, float)) or not 0 <= told <= _MOST_TOKENS:
         return default
     return int(told)

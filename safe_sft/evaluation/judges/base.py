@@ -36,7 +36,7 @@ class Judge(ABC):
 
     @property
     def failure(self) -> str | None:
-        """Why it has judged nothing so far, although asked; None for a judge that cannot fail, or has judged."""
+        """Why the judge could judge nothing so far; None for one that cannot fail, or that has judged something."""
         return None
 
     @abstractmethod
@@ -55,7 +55,7 @@ def judges_answers(
     """Make `judge` see what follows the thought of each answer; one that ends inside its thought is unjudged.
 
     Args:
-        judge: the method of a judge.
+        judge: the method `judge` of a judge.
     """
 
     @wraps(judge)

@@ -11,7 +11,7 @@ COLOURS = ("#4c566a", "#c44e52", "#2a7f9e", "#8a6fb0", "#c58b2c", "#4f8f4f")
 
 
 class _Dot(NamedTuple):
-    """A rate, and what stands beside it."""
+    """A rate, and the text that the chart shows beside it."""
 
     rate: Rate
     beside: str = ""
@@ -81,7 +81,7 @@ def _dots(title: str, models: Sequence[str], rows: Sequence[_Row]) -> str:
 
 
 def _draw_dot(axes: Any, y: float, dot: _Dot, colour: str, label: str | None) -> None:
-    """The point with its interval and its number; words alone for what is no number."""
+    """Draw the point with its interval and its number; only words for a rate that is no number."""
     low, high = (0.0, 0.0) if dot.rate.not_measurable else dot.rate.interval
     axes.plot([low, high], [y, y], color=colour, linewidth=2, alpha=0.5, solid_capstyle="butt")
     axes.plot(dot.rate.value, y, "o", color=colour, label=label)
