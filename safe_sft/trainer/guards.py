@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..methods import SafetyMethod
 from ..models.finite import first_bad_tensor
+from ..models.sharding import whole
 from .checkpoints import newest_checkpoint
 
 
@@ -75,7 +76,8 @@ class StepGuard(TrainerCallback):
     def _is_finite(self) -> bool:
         values = [value.reshape(()) for value in self._losses.values()]
         if self._norm is not None:
-            values.append(torch.as_tensor(self._norm, dtype=torch.float32).detach().reshape(()))
+            norm = whole(self._norm.detach()) if isinstance(self._norm, Tensor) else torch.tensor(self._norm)
+            values.append(norm.float().reshape(()))
         device = values[0].device if values else None
         return all(torch.isfinite(torch.stack([value.to(device) for value in values])).tolist())
 
