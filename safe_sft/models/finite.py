@@ -16,7 +16,8 @@ def first_bad_tensor(model: nn.Module) -> str | None:
     Args:
         model: the model, on any devices. Tensors that are empty here (on another rank, or offloaded) are skipped.
     """
-    tensors = [(name, held) for name, p in model.named_parameters() for held in _numbers(p)]
+    packed = _packed(model)
+    tensors = [(name, held) for name, p in model.named_parameters() for held in _numbers(p, packed=name in packed)]
     finite: dict[torch.device, list[Tensor]] = {}
     for _, tensor in tensors:
         finite.setdefault(tensor.device, []).append(_is_finite(tensor))
@@ -43,12 +44,22 @@ def require_finite(model: nn.Module) -> None:
         )
 
 
-def _numbers(parameter: Tensor) -> Iterator[Tensor]:
-    """Return the floating-point tensors behind a parameter that have values here."""
+def _packed(model: nn.Module) -> set[str]:
+    """Name the parameters that hold packed bits, which may be stored as floating-point numbers."""
+    return {
+        f"{name}.weight" if name else "weight"
+        for name, module in model.named_modules()
+        if type(module).__module__.startswith("bitsandbytes.")
+    }
+
+
+def _numbers(parameter: Tensor, *, packed: bool) -> Iterator[Tensor]:
+    """Yield the floating-point tensors behind a parameter that have values here."""
     state = getattr(parameter, "quant_state", None)
     nested = getattr(state, "state2", None)
     scales = [getattr(held, "absmax", None) for held in (state, nested)] + [getattr(state, "offset", None)]
-    held = [local(parameter.detach()), *(s for s in scales if isinstance(s, Tensor))]
+    own = [] if packed or state is not None else [local(parameter.detach())]
+    held = [*own, *(s for s in scales if isinstance(s, Tensor))]
     return (t for t in held if t.is_floating_point() and t.numel() and t.device.type != "meta")
 
 

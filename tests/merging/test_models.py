@@ -336,7 +336,7 @@ def test_hub_names_are_resolved_and_recorded(tmp_path, monkeypatch):
         ("org/model", "org/other", "linear", ()),
         ("org/model", "org/adapter", "linear", ()),
         ("org/model", "org/adapter", "slerp", ()),
-        ("org/adapter", "org/adapter2", "linear", ()),
+        ("org/adapter", "org/adapter2", "linear", ("org/model",)),
         ("org/adapter", "org/other", "linear", ("org/model",)),
     ],
 )
