@@ -63,7 +63,7 @@ def _shared(first: Mapping[str, list[str]], second: Mapping[str, list[str]]) -> 
     Returns:
         What the texts are compared by -> one of them.
     """
-    found = {}
+    found: dict[str, str] = {}
     for words in first.keys() & second.keys():
         others = {comparable(text) for text in second[words]}
         found |= {key: text for text in first[words] if (key := comparable(text)) in others}

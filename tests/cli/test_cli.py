@@ -60,8 +60,9 @@ def trained(folder):
 
 def test_train_from_a_recipe_with_an_override(folder, trained):
     assert trained.returncode == 0, trained.stderr
-    for heading in ("task loss", "safety loss", "ASR before", "ASR after", "(n=3)"):
+    for heading in ("task loss", "safety loss", "ASR before", "ASR after"):
         assert heading in trained.stdout
+    assert '"n": 3' in (folder / "out" / "safety.json").read_text()  # in the table it may be wrapped
     log = json.loads((folder / "out" / "checkpoint-3" / "trainer_state.json").read_text())["log_history"]
     assert f"{log[-1]['task_loss']:.4f}" in trained.stdout
     assert (folder / "out" / "adapter_model.safetensors").is_file()
