@@ -9,7 +9,7 @@ from trl import SFTConfig
 from ..importance import NORMALIZATIONS, SPACES
 from ..methods import SafetyMethod
 from ..methods.registry import METHODS, method_classes, method_weights
-from ..methods.teacher_distance import DIVERGENCES
+from ..methods.teacher_distance import DIVERGENCES, OF_LOGITS, RELATIVE
 from .docstring_help import help_from_docstring
 
 TEACHERS = ("cached", "online")
@@ -45,12 +45,16 @@ class SafeSFTConfig(SFTConfig):
             `per_device_train_batch_size`.
         replay_max_new_tokens: Longest answer that the aligned model gives to a safety prompt that comes without one,
             in tokens.
+        replay_max_answer_tokens: Most tokens of an answer that are replayed, from its beginning, where a refusal is
+            decided.
+        safety_from_task: Whether requests of the task that the aligned model refuses are replayed as well, with its
+            refusals: every second replayed row is one of them.
         teacher: Where the aligned model's outputs come from: `online` (the same model, adapter off) or `cached`
             (computed once, kept on disk). Defaults to `online` for a fresh adapter, else `cached`.
         teacher_cache: Folder of the cached teacher, built where it is missing; every rank must see it. Defaults to a
             folder in `output_dir`. `hf://owner/name` (and `@revision`) is one that was pushed to the Hub.
-        teacher_divergence: Distance to the aligned model's outputs: `squared` (of the logits), `kl`, `reverse_kl` or
-            `jsd`. Each method has a default.
+        teacher_divergence: Distance to the aligned model's outputs: `squared` (of the logits), `relative_squared`
+            (the same, as a share of the aligned model's own), `kl`, `reverse_kl` or `jsd`. Each method has a default.
         teacher_temperature: Temperature of both distributions; not for `squared`.
         importance_space: What a weight penalty is taken over: `adapter` (the trainable parameters) or `weight` (the
             effective weights `W + s·B·A`). Defaults to `weight` for a fresh LoRA, else `adapter`.
@@ -76,6 +80,8 @@ class SafeSFTConfig(SFTConfig):
     safety_weight: float | str | None = None
     per_device_replay_batch_size: int | None = None
     replay_max_new_tokens: int = 128
+    replay_max_answer_tokens: int | None = None
+    safety_from_task: bool = False
     teacher: str | None = None
     teacher_cache: str | None = None
     teacher_divergence: str | None = None
@@ -159,6 +165,7 @@ class SafeSFTConfig(SFTConfig):
         for name in (
             "per_device_replay_batch_size",
             "replay_max_new_tokens",
+            "replay_max_answer_tokens",
             "safety_eval_max_new_tokens",
             "safety_eval_batch_size",
             "safety_eval_size",
@@ -186,10 +193,16 @@ class SafeSFTConfig(SFTConfig):
         if self.teacher_cache is not None and self.teacher == "online":
             raise ValueError("`teacher_cache` is set, but `teacher: online` reads no cache. Remove one of them.")
         for method, _ in self.safety_terms:
-            if self.teacher_temperature != 1.0 and method.divergence_of(self) == "squared":
+            divergence = method.divergence_of(self)
+            if self.teacher_temperature != 1.0 and divergence in OF_LOGITS:
                 raise ValueError(
                     f"`teacher_temperature={self.teacher_temperature!r}` has no effect on the squared distance of "
                     f"`{method.name}`. Set `teacher_divergence` to kl, reverse_kl or jsd."
+                )
+            if divergence in RELATIVE and not method.needs_replay:
+                raise ValueError(
+                    f"`teacher_divergence={divergence!r}` is a share of the aligned model's logits on replayed rows, "
+                    f"and `{method.name}` replays none. Set it to kl, reverse_kl, jsd or squared."
                 )
 
     def _check_unread_fields(self) -> None:

@@ -30,6 +30,14 @@ class TokenizedRow(NamedTuple):
         """How many predictions the row supervises: its first token is never predicted."""
         return sum(label != -100 for label in self.labels[1:])
 
+    def beginning(self, tokens: int | None) -> "TokenizedRow":
+        """Return the row up to the first `tokens` supervised tokens of its answer; the whole row for None."""
+        supervised = [place for place, label in enumerate(self.labels) if place and label != -100]
+        if tokens is None or len(supervised) <= tokens:
+            return self
+        end = supervised[tokens - 1] + 1
+        return TokenizedRow(self.input_ids[:end], self.labels[:end])
+
 
 def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, prompt: str | Messages) -> list[int]:
     """Return the token ids of a prompt, up to where its answer begins.

@@ -5,7 +5,9 @@ Sums are taken in float32, or in float64 when the inputs are float64.
 
 from .head import Head
 from .outputs import (
+    centred_logit_gram,
     draw_tokens,
+    live_words,
     logit_gram,
     sampled_tokens,
     squared_logit_distance,
@@ -17,7 +19,9 @@ from .weights import low_rank_squared_norm, quadratic_penalty
 
 __all__ = [
     "Head",
+    "centred_logit_gram",
     "draw_tokens",
+    "live_words",
     "logit_gram",
     "low_rank_squared_norm",
     "quadratic_penalty",

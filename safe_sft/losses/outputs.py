@@ -36,6 +36,40 @@ def logit_gram(weight: Tensor) -> Tensor:
     return sum((wide(tile).T @ wide(tile) for tile in weight.split(rows)), start=torch.zeros(()).to(weight.device))
 
 
+def centred_logit_gram(weight: Tensor, live: Tensor) -> Tensor:
+    """Compute the Gram matrix of a head whose rows are taken relative to their mean: `WᵀW − V·w̄w̄ᵀ`.
+
+    Logits are defined up to a constant, so only what is left of them after their mean is taken away says anything.
+
+    Args:
+        weight: weight of the head, `(vocab, d)`.
+        live: the words that count, `(vocab,)` of bool, from `live_words`.
+
+    Returns:
+        `(d, d)`, float32 (float64 for float64 weights).
+    """
+    rows = max(1, _TILE_ELEMENTS // weight.size(1))
+    tiles = list(zip(weight.split(rows), live.split(rows), strict=True))
+    mean = sum((wide(w)[here].sum(0) for w, here in tiles), start=torch.zeros(()).to(weight.device)) / live.sum()
+    centred = ((wide(w) - mean) * here[:, None] for w, here in tiles)
+    return sum((tile.T @ tile for tile in centred), start=torch.zeros(()).to(weight.device))
+
+
+def live_words(weight: Tensor, words: int) -> Tensor:
+    """Say which rows of a head belong to words: padding of the vocabulary lies after them, or is zero.
+
+    Args:
+        weight: weight of the head, `(vocab, d)`.
+        words: number of tokens that the tokenizer has.
+
+    Returns:
+        `(vocab,)`, bool.
+    """
+    live = torch.arange(weight.size(0), device=weight.device) < words
+    rows = max(1, _TILE_ELEMENTS // weight.size(1))
+    return live & torch.cat([(tile != 0).any(-1) for tile in weight.split(rows)])
+
+
 def squared_logit_distance(hidden: Tensor, teacher_hidden: Tensor, gram: Tensor) -> Tensor:
     """Compute `‖W h − W h₀‖²` of each token, exactly and without logits, where both have the same head.
 
@@ -54,7 +88,9 @@ def squared_logit_distance(hidden: Tensor, teacher_hidden: Tensor, gram: Tensor)
     return (difference @ gram * difference).sum(-1)
 
 
-def tiled_squared_logit_distance(hidden: Tensor, head: Head, teacher_hidden: Tensor, teacher_head: Head) -> Tensor:
+def tiled_squared_logit_distance(
+    hidden: Tensor, head: Head, teacher_hidden: Tensor, teacher_head: Head, live: Tensor | None = None
+) -> Tensor:
     """Compute `‖z − z₀‖²` of each token where the head is trained, differs from the teacher's, or caps its logits.
 
     Logits exist for one tile of tokens and vocabulary at a time, in the backward pass too.
@@ -64,6 +100,8 @@ def tiled_squared_logit_distance(hidden: Tensor, head: Head, teacher_hidden: Ten
         head: makes the student's logits `z`.
         teacher_hidden: last hidden states of the teacher, `(tokens, d)`.
         teacher_head: makes the teacher's logits `z₀`.
+        live: where given, the words that count, `(vocab,)` of bool; the distance is then taken of centred logits,
+            from which their mean over these words is taken away.
 
     Returns:
         `(tokens,)`, squared logits.
@@ -75,16 +113,28 @@ def tiled_squared_logit_distance(hidden: Tensor, head: Head, teacher_hidden: Ten
     rows = max(1, _TILE_ELEMENTS // min(vocab, _TILE_VOCAB))
     distances = []
     for h, h0 in zip(hidden.split(rows), teacher_hidden.split(rows), strict=True):
-        tiles = [
-            checkpoint(_squared_distance, h, head.words(part), h0, teacher_head.words(part), use_reentrant=False)
-            for part in parts
-        ]
-        distances.append(torch.stack(tiles).sum(0))
+        tiles = [_tile(h, head, h0, teacher_head, part, live) for part in parts]
+        squares, sums = torch.stack(tiles).sum(0)
+        distances.append(squares if live is None else squares - sums.square() / live.sum())
     return torch.cat(distances)
 
 
-def _squared_distance(hidden: Tensor, head: Head, teacher_hidden: Tensor, teacher_head: Head) -> Tensor:
-    return (head.logits(hidden) - teacher_head.logits(teacher_hidden)).square().sum(-1)
+def _tile(
+    hidden: Tensor, head: Head, teacher_hidden: Tensor, teacher_head: Head, part: slice, live: Tensor | None
+) -> Tensor:
+    """Return the sums of squared and of plain differences over a part of the vocabulary, `(2, tokens)`."""
+    counted = None if live is None else live[part]
+    inputs = (hidden, head.words(part), teacher_hidden, teacher_head.words(part), counted)
+    return checkpoint(_difference_sums, *inputs, use_reentrant=False)
+
+
+def _difference_sums(
+    hidden: Tensor, head: Head, teacher_hidden: Tensor, teacher_head: Head, live: Tensor | None
+) -> Tensor:
+    difference = head.logits(hidden) - teacher_head.logits(teacher_hidden)
+    if live is not None:
+        difference = difference * live
+    return torch.stack([difference.square().sum(-1), difference.sum(-1)])
 
 
 def token_divergence(

@@ -37,6 +37,10 @@ class TokenStates:
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
+def _no_states() -> Tensor:
+    raise ValueError("Nothing is replayed, so there are no states of the aligned model on safety rows.")
+
+
 @dataclass(frozen=True)
 class Preparation:
     """What a method may read before training.
@@ -47,6 +51,8 @@ class Preparation:
         rows: function that returns the safety rows, tokenised at the first call; for methods with `needs_rows`.
         tokenizer: the model's tokenizer.
         autocast: context in which the model runs in the precision of training.
+        aligned_states: function that returns the aligned model's hidden states on the beginnings of safety answers,
+            `(tokens, d)`; for methods with `needs_replay` and `needs_teacher`.
     """
 
     model: nn.Module
@@ -54,6 +60,7 @@ class Preparation:
     rows: Callable[[], list[TokenizedRow]]
     tokenizer: PreTrainedTokenizerBase
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
+    aligned_states: Callable[[], Tensor] = _no_states
 
 
 @dataclass(frozen=True)
@@ -218,7 +225,9 @@ class ImportanceAnchor(WeightAnchor):
 class Replay(SafetyMethod):
     """A loss on replayed safety rows: the mean over the supervised tokens of the whole optimizer step."""
 
-    reads = frozenset({"per_device_replay_batch_size", "replay_max_new_tokens"})
+    reads = frozenset(
+        {"per_device_replay_batch_size", "replay_max_answer_tokens", "replay_max_new_tokens", "safety_from_task"}
+    )
     needs_replay = True
 
     @abstractmethod

@@ -53,6 +53,14 @@ class DER(Replay):
         """Copy the aligned model's head."""
         self._distance = TeacherDistance.of(self, setup)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the unit of the distance, for a checkpoint."""
+        return self._distance.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore the unit of the distance."""
+        self._distance.load_state_dict(state)
+
     def token_losses(self, replay: TokenStates) -> Tensor:
         """Return `‖z − z₀‖²` of each token, in squared logits (or the chosen divergence, in nats)."""
         return self._distance(replay)

@@ -1,14 +1,24 @@
 """How far a model's outputs are from the aligned model's, token by token: what DER and LwF share."""
 
+import torch
 from torch import Tensor
 
-from ..losses import squared_logit_distance, tiled_squared_logit_distance, token_divergence
+from ..losses import (
+    live_words,
+    squared_logit_distance,
+    tiled_squared_logit_distance,
+    token_divergence,
+)
 from ..models.parts import LogitHead
 from .base import Preparation, SafetyMethod, TokenStates
 from .kept import Kept, Outline
 
-#: Name -> the `beta` of `token_divergence`; `squared` is the distance of logits.
-DIVERGENCES = {"squared": None, "kl": 0.0, "jsd": 0.5, "reverse_kl": 1.0}
+#: Name -> the `beta` of `token_divergence`; None for the distances of logits.
+DIVERGENCES = {"squared": None, "relative_squared": None, "kl": 0.0, "jsd": 0.5, "reverse_kl": 1.0}
+#: Divergences of logits, which have no temperature.
+OF_LOGITS = ("squared", "relative_squared")
+#: Divergences in units of the aligned model's own outputs on safety rows, which only replaying methods have.
+RELATIVE = ("relative_squared",)
 
 
 class TeacherDistance:
@@ -16,22 +26,42 @@ class TeacherDistance:
 
     Args:
         head: head of the aligned model.
-        divergence: name of the distance: `squared` (`‖z − z₀‖²`), `kl` (from the aligned model's distribution to the
-            trained model's), `reverse_kl` or `jsd`.
+        divergence: name of the distance: `squared` (`‖z − z₀‖²`), `relative_squared` (the same of centred logits, as a
+            share of the aligned model's own `‖z₀‖²`), `kl` (from the aligned model's distribution to the trained
+            model's), `reverse_kl` or `jsd`.
         temperature: temperature of both distributions; the divergence is multiplied by its square (Hinton et al. 2015,
             https://arxiv.org/abs/1503.02531, section 2), so that gradients keep their size.
+        words: for `relative_squared`, the number of tokens that the tokenizer has; all rows of the head by default.
+        states: for `relative_squared`, the aligned model's hidden states on safety rows, `(tokens, d)`.
     """
 
-    def __init__(self, head: LogitHead, divergence: str, temperature: float):
+    def __init__(
+        self,
+        head: LogitHead,
+        divergence: str,
+        temperature: float,
+        *,
+        words: int | None = None,
+        states: Tensor | None = None,
+    ):
         self._beta, self._temperature = DIVERGENCES[divergence], temperature
-        self._gram = None if builds_logits(divergence, head) else head.gram()
+        self._live: Tensor | None = None
+        self._norm: Tensor | None = None
+        if divergence in RELATIVE:
+            assert states is not None, "a relative distance is a share of the aligned model's own logits"
+            head = head.gathered()
+            self._live = live_words(head.weight.detach(), words or head.weight.size(0))
+            self._norm = _mean_squared_norm(states.to(head.weight.device), head, self._live)
+        self._gram = None if builds_logits(divergence, head) else head.gram(self._live)
 
     @classmethod
     def of(cls, method: SafetyMethod, setup: Preparation) -> "TeacherDistance":
         """Make the distance of `method` to the aligned model that it is prepared with."""
         divergence = method.divergence_of(setup.args)
         assert divergence is not None, "a method that compares outputs says how in `divergence`"
-        return cls(LogitHead.of(setup.model), divergence, setup.args.teacher_temperature)
+        states = setup.aligned_states() if divergence in RELATIVE else None
+        words = len(setup.tokenizer)
+        return cls(LogitHead.of(setup.model), divergence, setup.args.teacher_temperature, words=words, states=states)
 
     @staticmethod
     def keeps(method: type[SafetyMethod], outline: Outline) -> list[Kept]:
@@ -42,21 +72,53 @@ class TeacherDistance:
         return [Kept(f"Gram matrix of the head ({method.name})", 4 * head.weight.size(1) ** 2)]
 
     def __call__(self, states: TokenStates) -> Tensor:
-        """Return the distance of each token, `(tokens,)`, in squared logits or in nats."""
+        """Return the distance of each token, `(tokens,)`: squared logits, a share, or nats."""
+        if self._beta is not None:
+            return self._of_distributions(states)
+        distance = self._of_logits(states)
+        return distance if self._norm is None else distance / self._norm.to(distance.device)
+
+    def _of_logits(self, states: TokenStates) -> Tensor:
         hidden, teacher_hidden = states.hidden, states.teacher_hidden()
         if self._gram is not None:
             self._gram = self._gram.to(hidden.device)
             return squared_logit_distance(hidden, teacher_hidden, self._gram)
-        head = states.head.gathered().to(hidden.device)
-        teacher = head if states.teacher_head is states.head else states.teacher_head.gathered().to(hidden.device)
-        if self._beta is None:
-            return tiled_squared_logit_distance(hidden, head, teacher_hidden, teacher)
+        live = None if self._live is None else self._live.to(hidden.device)
+        head, teacher = _heads(states)
+        return tiled_squared_logit_distance(hidden, head, teacher_hidden, teacher, live)
+
+    def _of_distributions(self, states: TokenStates) -> Tensor:
+        head, teacher = _heads(states)
+        assert self._beta is not None
         with states.autocast():
             return token_divergence(
-                hidden, head, teacher_hidden, teacher, beta=self._beta, temperature=self._temperature
+                states.hidden, head, states.teacher_hidden(), teacher, beta=self._beta, temperature=self._temperature
             )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the unit of a relative distance, for a checkpoint; nothing for the others."""
+        return {} if self._norm is None else {"teacher_norm": self._norm}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore the unit of a relative distance."""
+        if self._norm is not None and "teacher_norm" in state:
+            self._norm = state["teacher_norm"].to(self._norm.device)
+
+
+def _heads(states: TokenStates) -> tuple[LogitHead, LogitHead]:
+    head = states.head.gathered().to(states.hidden.device)
+    if states.teacher_head is states.head:
+        return head, head
+    return head, states.teacher_head.gathered().to(states.hidden.device)
+
+
+@torch.no_grad()
+def _mean_squared_norm(states: Tensor, head: LogitHead, live: Tensor) -> Tensor:
+    """Return the mean of `‖z₀‖²` over tokens, centred: the distance from logits that are all zero."""
+    norms = tiled_squared_logit_distance(states, head, torch.zeros_like(states), head.without_bias(), live)
+    return norms.mean().clamp_min(torch.finfo(norms.dtype).tiny)
 
 
 def builds_logits(divergence: str | None, head: LogitHead) -> bool:
-    """Return whether a distance builds logits, tile by tile: all but the squared one of a fixed linear head do."""
-    return divergence != "squared" or not head.spares_logits
+    """Return whether a distance builds logits, tile by tile: all but the squared ones of a fixed linear head do."""
+    return divergence not in OF_LOGITS or not head.spares_logits

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..losses import Head, logit_gram
+from ..losses import Head, centred_logit_gram, logit_gram
 from .sharding import whole
 
 
@@ -73,9 +73,15 @@ class LogitHead(Head):
         """Whether squared distances of logits follow from hidden states alone: the head is fixed and linear."""
         return not self.trained and self.softcap is None
 
-    def gram(self) -> Tensor:
-        """Return `scale² WᵀW`, with which a head that `spares_logits` measures squared distances of logits."""
-        return logit_gram(self.gathered().weight.detach()) * self.scale**2
+    def gram(self, live: Tensor | None = None) -> Tensor:
+        """Return `scale² WᵀW`, with which a head that `spares_logits` measures squared distances of logits.
+
+        Args:
+            live: where given, the words that count, `(vocab,)` of bool; the logits are then centred over them.
+        """
+        weight = self.gathered().weight.detach()
+        gram = logit_gram(weight) if live is None else centred_logit_gram(weight, live)
+        return gram * self.scale**2
 
     def frozen_copy(self) -> "LogitHead":
         """Return a copy of the head as it is now, which training does not change."""

@@ -19,6 +19,7 @@ def answer_prompts(
     max_new_tokens: int,
     max_length: int | None = None,
     batch_size: int = 32,
+    what: str = "safety prompts",
 ) -> list[TokenizedRow]:
     """Answer `prompts` greedily, each rank its share, and label the answers.
 
@@ -29,6 +30,7 @@ def answer_prompts(
         max_new_tokens: longest answer, in tokens.
         max_length: most tokens of a row; longer ones are cut off at the end.
         batch_size: prompts answered at a time, on each rank.
+        what: what the prompts are, for the progress bar.
 
     Returns:
         One row for each prompt, in order, the same on every rank.
@@ -41,7 +43,7 @@ def answer_prompts(
         [prompts[i] for i in mine],
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
-        description="The aligned model answers the safety prompts",
+        description=f"The aligned model answers the {what}",
         progress=state.is_main_process,
     )
     pairs = list(zip(mine, answers, strict=True))

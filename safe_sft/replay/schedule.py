@@ -19,12 +19,15 @@ class ReplaySchedule:
     Every row is replayed once before any is replayed twice, in a new order each time round. The rows of a step depend
     on the step and on the product `rows_per_device · micro_steps · world_size` alone, not on how it is split.
 
+    Where some rows come from the task, every second slot replays one of these, and the others the rest.
+
     Attributes:
         supervised_tokens: number of supervised tokens of each row.
         rows_per_device: rows of one micro-step on one rank.
         micro_steps: `gradient_accumulation_steps`.
         world_size: number of ranks.
         seed: seed of the order.
+        from_task: how many rows, the last ones, come from the task.
     """
 
     supervised_tokens: tuple[int, ...]
@@ -32,6 +35,7 @@ class ReplaySchedule:
     micro_steps: int
     world_size: int
     seed: int
+    from_task: int = 0
 
     def rows(self, step: int, micro_step: int, rank: int) -> list[int]:
         """Return the indices of the rows that `rank` replays in `micro_step` of optimizer step `step` (all from 0)."""
@@ -51,5 +55,12 @@ class ReplaySchedule:
         return sum(self.supervised_tokens[self._row(slot)] for slot in range(first, first + count))
 
     def _row(self, slot: int) -> int:
-        epoch, position = divmod(slot, len(self.supervised_tokens))
-        return _order(len(self.supervised_tokens), self.seed, epoch)[position]
+        rows, given = len(self.supervised_tokens), len(self.supervised_tokens) - self.from_task
+        if not self.from_task or not given:
+            return self._in_turn(slot, rows)
+        turn, of_task = divmod(slot, 2)
+        return given + self._in_turn(turn, self.from_task) if of_task else self._in_turn(turn, given)
+
+    def _in_turn(self, slot: int, rows: int) -> int:
+        epoch, position = divmod(slot, rows)
+        return _order(rows, self.seed, epoch)[position]

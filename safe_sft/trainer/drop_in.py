@@ -43,3 +43,15 @@ def signature_with(trainer: type[SFTTrainer], argument: str) -> inspect.Signatur
     theirs = inspect.signature(SFTTrainer.__init__)
     ours = inspect.signature(trainer.__init__).parameters[argument]
     return theirs.replace(parameters=[*theirs.parameters.values(), ours])
+
+
+def argument_of(name: str, *positional: Any, **kwargs: Any) -> Any:
+    """Return one argument of a call of `SFTTrainer`, however it was given; None where it was not.
+
+    Args:
+        name: name of the argument.
+        positional: the positional arguments, from `model` on.
+        kwargs: the keyword arguments.
+    """
+    bound = inspect.signature(SFTTrainer.__init__).bind_partial(None, *positional, **kwargs)
+    return bound.arguments.get(name)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -14,12 +15,12 @@ from transformers import TrainingArguments
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data import TokenizedRow
 from ..hub.facts import RunFacts
-from ..methods import Preparation, SafetyMethod, StepContext, TokenStates
+from ..methods import Preparation, SafetyMethod, StepContext
 from ..replay import Teacher
 from .callbacks import MethodsCallback, SafetyEvalCallback
 from .checkpoints import resumable
 from .compatibility import check_compatibility, check_output, must_join
-from .drop_in import complete_config, signature_with
+from .drop_in import argument_of, complete_config, signature_with
 from .facts import run_facts
 from .guards import StepGuard, require_finite_weights
 from .hub_trainer import HubTrainer
@@ -28,7 +29,8 @@ from .method_states import load_method_states, method_states, save_method_states
 from .origin import Origin
 from .safety_set import SafetySet
 from .step_means import StepMeans
-from .step_states import MicroStep, StepStates
+from .step_states import MicroStep, ReplayedRows, StepStates
+from .task_refusals import task_prompts, task_refusals
 
 logger = get_logger(__name__)
 
@@ -71,6 +73,8 @@ class SafeSFTTrainer(HubTrainer):
         config = complete_config(args, model)
         check_output(config, model)
         self._safety_set = SafetySet.read(safety_dataset) if config.reads_safety_rows else SafetySet(())
+        dataset = argument_of("train_dataset", model, config, *positional, **kwargs)
+        self._task_prompts = task_prompts(dataset) if config.safety_from_task else []
         self._terms: list[tuple[SafetyMethod, float]] = []
         super().__init__(model, config, *positional, **kwargs)
         self._terms = [(method(), weight) for method, weight in self.args.safety_terms]
@@ -85,9 +89,7 @@ class SafeSFTTrainer(HubTrainer):
         self._tokenized_rows = cache(self._tokenize)
         self._states = self._prepare_states()
         for method in self._methods:
-            method.prepare(
-                Preparation(self.model, self.args, self._tokenized_rows, self._tokenizer, self.accelerator.autocast)
-            )
+            method.prepare(self._preparation())
         self.add_callback(MethodsCallback(self._methods))
         self._guard = StepGuard(self._methods)
         if self._terms:
@@ -110,10 +112,18 @@ class SafeSFTTrainer(HubTrainer):
         with self.accelerator.autocast():
             return self._safety_set.tokenize(self.model, self._tokenizer, self.args)
 
+    def _preparation(self) -> Preparation:
+        setup = Preparation(self.model, self.args, self._tokenized_rows, self._tokenizer, self.accelerator.autocast)
+        states = self._states
+        return setup if states is None else replace(setup, aligned_states=lambda: states.aligned_states(self.model))
+
     def _prepare_states(self) -> StepStates | None:
-        replays = any(method.needs_replay for method in self._methods)
-        rows = self._tokenized_rows() if replays else []
-        if not replays and not any(method.needs_task_states for method in self._methods):
+        rows = ReplayedRows()
+        if any(method.needs_replay for method in self._methods):
+            with self.accelerator.autocast():
+                refused = task_refusals(self.model, self._tokenizer, self._task_prompts, self.args)
+            rows = ReplayedRows.cut(self._tokenized_rows(), refused, self.args.replay_max_answer_tokens)
+        elif not any(method.needs_task_states for method in self._methods):
             return None
         return StepStates(self.model, self.args, self.accelerator, self._methods, rows, self._tokenizer)
 
@@ -171,9 +181,7 @@ class SafeSFTTrainer(HubTrainer):
                 result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             task = self._states.of_task(self.model, inputs)
             replayed = self._states.of_replay(self.model, replay, joined) if replay is not None else None
-            step = self._states.context(
-                micro_step, replayed, task, self._task_share(task, num_items_in_batch, divisor)
-            )
+            step = self._states.context(micro_step, replayed, task, num_items_in_batch, divisor)
         task_loss, *outputs = result if return_outputs else (result,)
         self._step_means.add("task_loss", task_loss / divisor, begins_step=step.first_micro_step)
         self._guard.saw_loss("task_loss", task_loss)
@@ -184,15 +192,6 @@ class SafeSFTTrainer(HubTrainer):
         """Return what `Trainer` will divide the loss by: 1 where the loss is already a mean over the step."""
         divided = (num_items is None or not self.model_accepts_loss_kwargs) and self.compute_loss_func is None
         return self.current_gradient_accumulation_steps if divided else 1
-
-    def _task_share(self, task: TokenStates | None, num_items: Tensor | int | None, divisor: int) -> float | Tensor:
-        """Return the weight of one supervised task token in the step's mean, as in TRL's own loss."""
-        if task is None:
-            return 0.0
-        if num_items is None:
-            return 1 / (max(1, task.targets.numel()) * divisor)
-        share = (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1) / num_items
-        return share.to(task.hidden.device) if isinstance(share, Tensor) else share
 
     def _safety_loss(self, step: StepContext, device: torch.device) -> Tensor:
         """Return the weighted sum of the terms, normalised over the optimizer step, and record them for the log."""

@@ -5,13 +5,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data import TokenizedRow
+from ..data.subset import evenly_spread
 from ..methods import SafetyMethod, StepContext, TokenStates
+from ..models.modes import placed
 from ..models.parts import LogitHead, backbone
 from ..replay import HiddenStateTap, OnlineTeacher, ReplayBatch, ReplaySchedule, Teacher, joining_is_cheaper
 from ..replay.joint import batch_layout
@@ -27,6 +30,26 @@ class MicroStep:
     count: int
 
 
+@dataclass(frozen=True)
+class ReplayedRows:
+    """The rows that are replayed, as far as they are replayed.
+
+    Attributes:
+        given: the safety rows; empty when no method replays.
+        from_task: requests of the task that the aligned model refuses, with its refusals.
+    """
+
+    given: Sequence[TokenizedRow] = ()
+    from_task: Sequence[TokenizedRow] = ()
+
+    @classmethod
+    def cut(
+        cls, given: Sequence[TokenizedRow], from_task: Sequence[TokenizedRow], tokens: int | None
+    ) -> "ReplayedRows":
+        """Keep the first `tokens` tokens of each answer; all of them for None."""
+        return cls(*([row.beginning(tokens) for row in rows] for rows in (given, from_task)))
+
+
 class StepStates:
     """Collects the hidden states of each micro-step from the model.
 
@@ -35,7 +58,7 @@ class StepStates:
         args: the trainer's `SafeSFTConfig`.
         accelerator: the trainer's accelerator.
         methods: the safety methods that use the states.
-        rows: the safety rows; empty when no method replays.
+        rows: the rows that are replayed.
         tokenizer: the model's tokenizer, with a padding token.
     """
 
@@ -45,10 +68,11 @@ class StepStates:
         args: SafeSFTConfig,
         accelerator: Accelerator,
         methods: Sequence[SafetyMethod],
-        rows: Sequence[TokenizedRow],
+        rows: ReplayedRows,
         tokenizer: PreTrainedTokenizerBase,
     ):
-        self._accelerator, self._rows = accelerator, rows
+        self._args, self._accelerator = args, accelerator
+        self._rows = [*rows.given, *rows.from_task]
         self._watches_task = any(method.needs_task_states for method in methods)
         self._tap = HiddenStateTap(backbone(model), tokenizer.pad_token_id or 0)
         self._online = OnlineTeacher(self._tap)
@@ -57,17 +81,18 @@ class StepStates:
         self._teacher_head = head.frozen_copy() if head.trained else None
         self.schedule: ReplaySchedule | None = None
         self.teacher: Teacher | None = None
-        if rows:
+        if self._rows:
             self.schedule = ReplaySchedule(
-                tuple(row.supervised_tokens for row in rows),
+                tuple(row.supervised_tokens for row in self._rows),
                 rows_per_device=args.replay_batch_size,
                 micro_steps=args.gradient_accumulation_steps,
                 world_size=accelerator.num_processes,
                 seed=args.seed,
+                from_task=len(rows.from_task),
             )
         if any(method.needs_teacher for method in methods):
             with accelerator.autocast():
-                self.teacher = make_teacher(model, tokenizer, self._tap, rows, args)
+                self.teacher = make_teacher(model, tokenizer, self._tap, self._rows, args)
 
     def replay_batch(self, micro_step: MicroStep) -> ReplayBatch | None:
         """Return the rows to replay, or None when nothing is replayed."""
@@ -75,6 +100,17 @@ class StepStates:
             return None
         rows = self.schedule.rows(micro_step.step, micro_step.index, self._accelerator.process_index)
         return ReplayBatch.of(self._rows, rows, self._accelerator.device)
+
+    @torch.no_grad()
+    def aligned_states(self, model: Any, limit: int = 64) -> Tensor:
+        """Return the aligned model's states on at most `limit` safety rows, evenly spread: `(tokens, d)`."""
+        assert self.teacher is not None
+        chosen, size = evenly_spread(range(len(self._rows)), limit), self._args.safety_eval_batch_size
+        batches = [chosen[start : start + size] for start in range(0, len(chosen), size)]
+        device = self._args.device
+        with placed(model, device), self._accelerator.autocast():
+            states = [self.teacher.hidden(model, ReplayBatch.of(self._rows, rows, device)) for rows in batches]
+        return torch.cat(states)
 
     def joins(self, inputs: Mapping[str, Any], replay: ReplayBatch | None, must_join: bool) -> bool:
         """Return whether `replay` joins `inputs` in one forward."""
@@ -108,14 +144,38 @@ class StepStates:
         )
 
     def context(
-        self, micro_step: MicroStep, replay: TokenStates | None, task: TokenStates | None, task_share: float | Tensor
+        self,
+        micro_step: MicroStep,
+        replay: TokenStates | None,
+        task: TokenStates | None,
+        num_items: Tensor | int | None,
+        divisor: int,
     ) -> StepContext:
-        """Return what the methods see. Ranks average their gradients, so each counts its tokens `world_size` times."""
+        """Return what the methods see. Ranks average their gradients, so each counts its tokens `world_size` times.
+
+        Args:
+            micro_step: the place of the batch.
+            replay: the replayed rows' states.
+            task: the task rows' states.
+            num_items: number of supervised task tokens of the optimizer step, as `Trainer` counts them.
+            divisor: what `Trainer` will divide the loss by.
+        """
         share = 0.0
         if self.schedule is not None:
             tokens = self.schedule.tokens(micro_step.step, micro_step.count)
             share = self._accelerator.num_processes / max(1, tokens)
+        task_share = self._task_share(task, num_items, divisor)
         return StepContext(micro_step.index == 0, replay, task, share, task_share)
+
+    def _task_share(self, task: TokenStates | None, num_items: Tensor | int | None, divisor: int) -> float | Tensor:
+        """Return the weight of one supervised task token in the step's mean, as in TRL's own loss."""
+        if task is None:
+            return 0.0
+        if num_items is None:
+            return 1 / (max(1, task.targets.numel()) * divisor)
+        ranks = self._accelerator.num_processes if self._args.average_tokens_across_devices else 1
+        share = ranks / num_items
+        return share.to(task.hidden.device) if isinstance(share, Tensor) else share
 
     def _teacher_hidden(self, model: Any, replay: ReplayBatch) -> Tensor:
         assert self.teacher is not None, "a method that reads the teacher says so in `needs_teacher`"

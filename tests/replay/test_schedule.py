@@ -45,3 +45,16 @@ def test_tokens_of_a_step_and_of_a_shorter_one():
     schedule = make()
     assert schedule.tokens(4, 2) == sum(TOKENS[row] for row in of_step(schedule, 4))
     assert schedule.tokens(4, 1) == sum(TOKENS[row] for rank in (0, 1) for row in schedule.rows(4, 0, rank))
+
+
+def test_rows_from_the_task_take_every_second_slot_and_change_no_law():
+    schedule = ReplaySchedule(TOKENS, 2, 2, 2, 0, from_task=3)
+    slots = [row for step in range(6) for row in of_step(schedule, step)]
+    assert all((row >= 4) == bool(slot % 2) for slot, row in enumerate(slots))
+    assert Counter(slots[1::2]) == dict.fromkeys((4, 5, 6), 8)
+    for start in range(0, 24, 4):
+        assert sorted(slots[::2][start : start + 4]) == [0, 1, 2, 3]
+    other = ReplaySchedule(TOKENS, 8, 1, 1, 0, from_task=3)
+    for step in (0, 5):
+        assert sorted(of_step(other, step)) == sorted(of_step(schedule, step))
+        assert schedule.tokens(step, 2) == sum(TOKENS[row] for row in of_step(schedule, step))

@@ -1,0 +1,166 @@
+"""Finds the requests of the task that the aligned model refuses, so that its refusals of them can be replayed."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate.logging import get_logger
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from ..config.safe_sft_config import SafeSFTConfig
+from ..data import SafetyRow, TokenizedRow, prompt_token_ids
+from ..data.forms import prompt_of
+from ..data.leaks import compared_text
+from ..data.safety_rows import Messages
+from ..evaluation import RefusalPhrases, Verdict
+from ..models.modes import placed
+from ..replay import answer_prompts
+from .safety_set import SafetySet
+
+logger = get_logger(__name__)
+
+#: Tokens of an answer that tell whether it refuses.
+GLANCE = 24
+#: Requests that share this many first or last words are of one form, such as a task's instruction.
+_FORM_WORDS = 6
+#: A form with at least so many requests, of which at least this share is refused, is over-refusal.
+_FORM_ROWS, _FORM_SHARE = 8, 0.5
+
+Prompt = str | Messages
+
+
+@dataclass(frozen=True)
+class TaskRefusals:
+    """The requests of a task that the aligned model refuses.
+
+    Attributes:
+        rows: a safety row without an answer for each of them, none twice.
+        asked: how many requests the aligned model was asked.
+        over_refused: first words of a form of request -> how many requests of that form it refuses, which are the task
+            itself and are not among `rows`.
+    """
+
+    rows: tuple[SafetyRow, ...]
+    asked: int
+    over_refused: Mapping[str, int]
+
+
+def task_prompts(dataset: Iterable[Mapping[str, Any]] | None) -> list[Prompt]:
+    """Return the requests of training rows, each once, in order.
+
+    Args:
+        dataset: rows of `prompt` and `completion`, or `messages`.
+
+    Raises:
+        ValueError: when the rows are streamed or have no requests.
+    """
+    if dataset is None or not hasattr(dataset, "__len__"):
+        raise ValueError(
+            "`safety_from_task` asks the aligned model every request of the task, and streamed rows never end. Remove "
+            "it, or load the rows without `streaming`."
+        )
+    prompts: dict[str, Prompt] = {}
+    for row in dataset:
+        prompt = prompt_of(row)
+        if text := compared_text(prompt):
+            prompts.setdefault(text, prompt)
+    if not prompts:
+        raise ValueError(
+            "`safety_from_task` asks the aligned model the requests of the task, and its rows have none. Give rows of "
+            "`prompt` and `completion`, or of `messages`; or remove it."
+        )
+    return list(prompts.values())
+
+
+def task_refusals(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], args: SafeSFTConfig
+) -> list[TokenizedRow]:
+    """Return the requests of the task that the aligned model refuses, with its refusals, as token rows.
+
+    Args:
+        model: the aligned model.
+        tokenizer: the model's tokenizer.
+        prompts: requests of the task, from `task_prompts`; none asks for nothing.
+        args: the trainer's `SafeSFTConfig`.
+    """
+    if not prompts:
+        return []
+    found = find_refusals(model, tokenizer, prompts, args)
+    return SafetySet(found.rows).tokenize(model, tokenizer, args) if found.rows else []
+
+
+def find_refusals(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], args: SafeSFTConfig
+) -> TaskRefusals:
+    """Ask the aligned model every request, and keep those that it refuses; each rank asks its share.
+
+    Requests of one form that are nearly all refused are the task itself, which an over-cautious model refuses: they
+    are not kept, for replay would then protect the refusal of what is to be learned.
+
+    Args:
+        model: the aligned model.
+        tokenizer: the model's tokenizer.
+        prompts: requests of the task, from `task_prompts`.
+        args: the trainer's `SafeSFTConfig`.
+    """
+    ids = [prompt_token_ids(tokenizer, prompt) for prompt in prompts]
+    with placed(model, args.device):
+        answers = answer_prompts(
+            model,
+            tokenizer,
+            ids,
+            max_new_tokens=GLANCE,
+            batch_size=args.safety_eval_batch_size,
+            what="task's requests",
+        )
+    judge = RefusalPhrases()
+    texts = tokenizer.batch_decode(
+        [row.input_ids[len(one) :] for one, row in zip(ids, answers, strict=True)], skip_special_tokens=True
+    )
+    refused = {place for place, text in enumerate(texts) if judge("", text) is Verdict.REFUSED}
+    over = over_refused_forms([compared_text(prompt) for prompt in prompts], refused)
+    kept = sorted(refused.difference(*over.values()))
+    found = TaskRefusals(
+        tuple(SafetyRow(prompts[place], None) for place in kept),
+        len(prompts),
+        {form: len(places) for form, places in over.items()},
+    )
+    _say(found)
+    return found
+
+
+def over_refused_forms(texts: Sequence[str], refused: set[int]) -> dict[str, set[int]]:
+    """Return the forms of request that are refused as a whole: their words -> the refused requests of that form.
+
+    Args:
+        texts: the requests.
+        refused: places of those that are refused.
+    """
+    forms: dict[str, set[int]] = defaultdict(set)
+    for place, text in enumerate(texts):
+        words = text.split()
+        if len(words) > _FORM_WORDS:
+            forms[" ".join(words[:_FORM_WORDS]) + " …"].add(place)
+            forms["… " + " ".join(words[-_FORM_WORDS:])].add(place)
+    return {
+        form: places & refused
+        for form, places in forms.items()
+        if len(places) >= _FORM_ROWS and len(places & refused) >= _FORM_SHARE * len(places)
+    }
+
+
+def _say(found: TaskRefusals) -> None:
+    for form, count in found.over_refused.items():
+        logger.warning(
+            f"The aligned model refuses {count} of the task's requests of the form {form!r}: it refuses the task "
+            "itself. These refusals are not protected, for the task is to be learned."
+        )
+    if found.rows:
+        logger.warning(
+            f"The aligned model refuses {len(found.rows)} of the {found.asked} requests of the task. Every second "
+            "replayed row is one of these refusals (`safety_from_task`); the training rows stay as they are."
+        )
+    else:
+        logger.info(f"The aligned model refuses none of the {found.asked} requests of the task.")
