@@ -59,6 +59,7 @@ def _add_data(group: Any) -> None:
         action="extend",
         help="gsm8k, sst2 (from the Hub), gsm8k:FILE, sst2:FILE, code:FILE, lm_eval:TASK",
     )
+    add("--task_loss", metavar="FILE", help="held-out rows of the task: also measure the loss on their answers")
     add("--allow_code_execution", action="store_true", help="run, in a sandbox, the programs that models write")
     add("--limit", type=int, help="at most so many prompts of each suite and task")
     add("--max_new_tokens", type=int, default=64, help="longest answer to a suite's request, in tokens")
@@ -108,6 +109,7 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
     from ..evaluation.answering import AnswerStore
     from ..evaluation.asked import read_asked
     from ..evaluation.evaluate import Settings, evaluate_models
+    from ..evaluation.utility.task_loss import task_rows
 
     models, judges = _models(args), _judges(args)
     asked = read_asked(
@@ -124,6 +126,7 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
         asked.suites,
         judges,
         asked.tasks,
+        task_rows=[task_rows(args.task_loss, args.limit)] if args.task_loss else (),
         settings=Settings(args.max_new_tokens, args.batch_size, args.dtype, args.trust_remote_code),
         store=AnswerStore(os.path.join(args.output, "cache")) if args.output else None,
         unavailable=asked.unavailable,

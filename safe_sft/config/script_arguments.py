@@ -36,6 +36,8 @@ class SafeScriptArguments(ScriptArguments):
         safety_eval_prompts: Prompts (column `prompt`) that attack success is measured with: file or Hub name. The
             built-in held-out prompts by default.
         safety_eval: Whether to measure attack success before and after training.
+        task_eval_size: Most rows of the task, none of them poison, that the task loss is measured on before and after
+            training: of the split `test`, or held out of training, a tenth of it at most; 0 measures none.
         adapter_name_or_path: A trained adapter on `model_name_or_path` (folder or Hub name) that training goes on
             with, instead of a new one. It is then the aligned model.
         push_requires_gate: Whether a model that does not keep the `gate_*` bounds stays here. Needs `push_to_hub`.
@@ -57,6 +59,7 @@ class SafeScriptArguments(ScriptArguments):
     safety_dataset_split: str = "train"
     safety_eval_prompts: str | None = None
     safety_eval: bool = True
+    task_eval_size: int = 64
     adapter_name_or_path: str | None = None
     push_requires_gate: bool = False
     gate_max_asr: float | None = None
@@ -81,6 +84,9 @@ class SafeScriptArguments(ScriptArguments):
         size = self.task_size
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
             raise ValueError(f"`task_size={size!r}` must be a whole number of at least 1.")
+        held = self.task_eval_size
+        if isinstance(held, bool) or not isinstance(held, int) or held < 0:
+            raise ValueError(f"`task_eval_size={held!r}` must be a whole number, such as 64; 0 measures no task loss.")
         if self.dataset_streaming and (self.task or size or self.poison_ratio or self.safety_mix_ratio):
             raise ValueError(
                 "`dataset_streaming` cannot be used with `task`, `task_size`, `poison_ratio` or `safety_mix_ratio`: "

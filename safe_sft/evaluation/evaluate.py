@@ -22,6 +22,7 @@ from .statistics import PairedOutcomes, Rate
 from .suites.suite import Case, Suite
 from .utility.harness import HarnessTask, run_harness
 from .utility.scored_tasks import UtilityResult, UtilityTask
+from .utility.task_loss import TaskLoss, TaskRows, measure_task_loss
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class Evaluation:
         models: names of the models, in the order given; the others are compared with the first.
         safety: one result for every model, suite and judge.
         utility: one result for every model and task.
+        task_losses: the loss on held-out rows, for every model and set of rows.
         unavailable: one sentence for each suite or task that could not be reached.
         settings: how the models were run.
     """
@@ -136,6 +138,7 @@ class Evaluation:
     utility: tuple[UtilityResult, ...] = ()
     unavailable: tuple[str, ...] = ()
     settings: Settings = field(default_factory=Settings)
+    task_losses: tuple[TaskLoss, ...] = ()
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -210,6 +213,12 @@ class Respondent:
         texts = tuple(answer.text for answer in self._answers(task.name, task.cases, task.max_new_tokens))
         return UtilityResult(self.name, task.name, task.source, texts, tuple(task.judge(texts)))
 
+    def loss(self, rows: TaskRows) -> TaskLoss:
+        """Measure the loss on held-out rows."""
+        require_finite(self.model)
+        size = self.settings.batch_size
+        return measure_task_loss(self.model, self.tokenizer, rows, name=self.name, batch_size=size)
+
     def _answers(self, what: str, cases: Sequence[Case], max_new_tokens: int) -> list[Answer]:
         return answer_cases(
             self.model,
@@ -234,6 +243,7 @@ def evaluate_models(
     judges: Sequence[Callable[[], Judge]],
     tasks: Sequence[UtilityTask | HarnessTask] = (),
     *,
+    task_rows: Sequence[TaskRows] = (),
     settings: Settings | None = None,
     store: AnswerStore | None = None,
     unavailable: Sequence[str] = (),
@@ -245,22 +255,24 @@ def evaluate_models(
         suites: suites of requests, each all harmful or all harmless.
         judges: functions that each make a judge; a judge may be a model itself.
         tasks: utility tasks of this package or of lm-evaluation-harness.
+        task_rows: held-out rows that a loss is measured on.
         settings: how the models are run.
         store: store of answers on disk, so that a killed run goes on; None keeps none.
         unavailable: one sentence for each suite or task that could not be reached, for the report.
     """
     settings = settings or Settings()
     answers: dict[tuple[str, str], list[Answer]] = {}
-    utility = []
+    utility, losses = [], []
     for spec in models:
         loaded = load_model(spec.path, spec.adapter, settings.dtype, settings.trust_remote_code)
         respondent = Respondent(spec.name, *loaded, settings, store)
         answers.update({(spec.name, suite.name): respondent.answers(suite) for suite in suites})
         utility += [respondent.result(task) for task in tasks]
+        losses += [respondent.loss(rows) for rows in task_rows]
         del loaded, respondent
         _free_memory()
     safety = _judge_all(models, suites, judges, answers)
-    return Evaluation(tuple(models), tuple(safety), tuple(utility), tuple(unavailable), settings)
+    return Evaluation(tuple(models), tuple(safety), tuple(utility), tuple(unavailable), settings, tuple(losses))
 
 
 def _judge_all(

@@ -12,6 +12,7 @@ _KINDS = {
     "asr": ("Attack success rate", "attack_success_rate", True),
     "over_refusal": ("Over-refusal rate", "over_refusal_rate", True),
     "right": ("Right answers", "accuracy", False),
+    "loss": ("Task loss, nats per token", "loss", True),
 }
 
 
@@ -19,7 +20,7 @@ class Row(NamedTuple):
     """A row of the card's table: one rate, before and after.
 
     Attributes:
-        kind: the kind of rate: `asr`, `over_refusal` or `right`.
+        kind: the kind of rate: `asr`, `over_refusal`, `right` or `loss`.
         subject: name of the suite or task.
         judge: name of the judge; for a task, where its rows come from.
         revision: revision of the suite.
@@ -115,6 +116,8 @@ def _rates(measured: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
                 yield kind, entry, {**entry[kind], **_beside(entry)}
     for entry in measured.get("utility", []):
         yield "right", entry, entry["right"]
+    for entry in measured.get("task_loss", []):
+        yield "loss", entry, entry["loss"]
 
 
 def _beside(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ..data.files import FILE_BUILDERS
 from ..models.folders import tokenizer_source
 from ..models.loading import load_tokenizer
 from ..run.data import load_splits, safety_rows, split_of, task_data
+from ..run.held_out import hold_out
 from ..run.measure import Questions
 from ..trainer.safety_set import SafetySet
 from .data import Rows, assumed_rows, assumed_safety_rows, count_safety_rows, count_task_rows
@@ -102,7 +103,7 @@ def _local_task_rows(
         task_size=script.task_size,
         safety_eval=False,
     )
-    loaded = load_splits(clean, mixture)
+    loaded, _ = hold_out(script, args, load_splits(clean, mixture))
     splits = task_data(clean, args, model, loaded, safety=SafetySet.read(None), questions=Questions())
     return split_of(splits, script.dataset_train_split, "dataset_train_split")
 

@@ -19,6 +19,7 @@ from .arguments import with_values
 from .data import Splits, load_splits, safety_rows, split_of, task_data
 from .data_report import data_report
 from .gate import push_strategy, require_enough, require_measurable
+from .held_out import hold_out
 from .measure import Questions, read_questions
 from .model import trainer_arguments
 
@@ -63,7 +64,8 @@ def build_run(
     _check_template(args.chat_template_path, trust_remote_code=args.trust_remote_code)
     args = with_values(args, hub_strategy=push_strategy(script, args))
     loaded = load_splits(script, mixture)
-    questions = read_questions(script, loaded)
+    loaded, task_rows = hold_out(script, args, loaded)
+    questions = read_questions(script, loaded, task_rows)
     require_enough(script, questions)
     rows = safety_rows(script)
     safety = SafetySet.read(rows)

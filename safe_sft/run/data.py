@@ -15,7 +15,7 @@ from ..data.mixing import FROM_SAFETY_SET, mix
 from ..data.named_safety_sets import SAFETY_SETS, is_safety_set, load_safety_set
 from ..data.poison import Poison, bare_request, load_poison
 from ..data.sources import DataUnavailable
-from ..data.tasks import load_task
+from ..data.tasks import find_task, load_task
 from ..data.tokenization import shows_system_prompts
 from ..evaluation import RefusalPhrases, Verdict
 from ..models.folders import tokenizer_source
@@ -45,6 +45,20 @@ def load_splits(script: SafeScriptArguments, mixture: DatasetMixtureConfig) -> S
     if mixture.datasets:
         return get_dataset(mixture)
     return load_rows(str(script.dataset_name), script.dataset_config, streaming=script.dataset_streaming)
+
+
+def task_source(script: SafeScriptArguments, mixture: DatasetMixtureConfig | None = None) -> str:
+    """Return where the rows of the task come from: Hub name, file or folder.
+
+    Args:
+        script: the run's `SafeScriptArguments`, which name a task or a data set.
+        mixture: TRL's mixture of data sets, instead of either.
+    """
+    if script.task is not None:
+        return script.task_path or find_task(script.task).source.location
+    if script.dataset_name is not None:
+        return script.dataset_name
+    return ", ".join(str(part.path) for part in (mixture.datasets if mixture else ()))
 
 
 def task_data(

@@ -10,7 +10,7 @@ from ..config.script_arguments import SafeScriptArguments
 from ..data.mixing import FROM_SAFETY_SET, POISONED
 from ..data.tasks import TASKS
 from ..trainer.safety_set import SafetySet
-from .data import Splits
+from .data import Splits, task_source
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def data_report(
         mixture: TRL's mixture of data sets, if it was used.
     """
     train = splits[script.dataset_train_split]
-    source, revision = _source(script, mixture)
+    source, revision = _pinned_source(script, mixture)
     poisoned = _marked(train, POISONED)
     chosen = bool(script.poison_ratio)
     return DataReport(
@@ -77,16 +77,12 @@ def data_report(
     )
 
 
-def _source(script: SafeScriptArguments, mixture: DatasetMixtureConfig | None) -> tuple[str, str | None]:
-    if script.task is not None:
-        source = TASKS[script.task].source
-        return (script.task_path, None) if script.task_path else (source.location, source.revision)
-    if script.dataset_name is not None:
-        return script.dataset_name, None
-    return ", ".join(str(part.path) for part in (mixture.datasets if mixture else ())), None
-
-
 def _marked(train: Any, column: str) -> int:
     """Count the rows that a column of booleans marks."""
     has_it = isinstance(train, Dataset) and column in train.column_names
     return sum(bool(mark) for mark in train[column]) if has_it else 0
+
+
+def _pinned_source(script: SafeScriptArguments, mixture: DatasetMixtureConfig | None) -> tuple[str, str | None]:
+    pinned = script.task is not None and not script.task_path
+    return task_source(script, mixture), TASKS[str(script.task)].source.revision if pinned else None

@@ -11,6 +11,7 @@ from ..evaluation import Evaluation, ModelSpec, RefusalPhrases, Settings, Suite
 from ..evaluation.evaluate import Respondent, SafetyResult
 from ..evaluation.suites.suite import builtin_suite, file_suite
 from ..evaluation.utility.scored_tasks import SCORED_TASKS, UtilityResult, UtilityTask, scored_task
+from ..evaluation.utility.task_loss import TaskLoss, TaskRows
 
 #: Rows of the task's test split that are answered, evenly spread.
 TASK_ROWS = 200
@@ -23,10 +24,12 @@ class Questions:
     Attributes:
         suites: suites of harmful requests and of harmless ones.
         tasks: tasks with known answers.
+        task_rows: held-out rows of the task, which a loss is measured on; None for none.
     """
 
     suites: tuple[Suite, ...] = ()
     tasks: tuple[UtilityTask, ...] = ()
+    task_rows: TaskRows | None = None
 
     def ask(self, model: Any, tokenizer: Any, args: SafeSFTConfig, name: str) -> "Answers":
         """Let `model` answer everything greedily, and judge the answers; every rank must call it.
@@ -42,6 +45,7 @@ class Questions:
             ModelSpec(name, name),
             tuple(SafetyResult.judged(name, suite, judge, asked.answers(suite)) for suite in self.suites),
             tuple(asked.result(task) for task in self.tasks),
+            None if self.task_rows is None else asked.loss(self.task_rows),
         )
 
 
@@ -53,11 +57,13 @@ class Answers:
         model: the model that answered.
         safety: one result for each suite.
         utility: one result for each task.
+        task_loss: the loss on held-out rows; None where there are none.
     """
 
     model: ModelSpec
     safety: tuple[SafetyResult, ...] = ()
     utility: tuple[UtilityResult, ...] = ()
+    task_loss: TaskLoss | None = None
 
     def logs(self) -> dict[str, float]:
         """Return the rates, by the names that they are logged under."""
@@ -66,6 +72,8 @@ class Answers:
             name = "asr" if result.suite.harmful else "over_refusal"
             if result.headline is not None and not result.headline.not_measurable:
                 rates.setdefault(f"safety/{name}_{self.model.name}", result.headline.value)  # the user's suite first
+        if self.task_loss is not None:
+            rates[f"task_loss_{self.model.name}"] = self.task_loss.value
         return {**rates, **{f"{r.task}_{self.model.name}": r.rate.value for r in self.utility}}
 
 
@@ -81,6 +89,7 @@ def evaluation_of(answers: Sequence[Answers], args: SafeSFTConfig) -> Evaluation
         tuple(result for one in answers for result in one.safety),
         tuple(result for one in answers for result in one.utility),
         settings=_settings(args),
+        task_losses=tuple(one.task_loss for one in answers if one.task_loss is not None),
     )
 
 
@@ -88,12 +97,15 @@ def _settings(args: SafeSFTConfig) -> Settings:
     return Settings(args.safety_eval_max_new_tokens, args.safety_eval_batch_size)
 
 
-def read_questions(script: SafeScriptArguments, splits: Mapping[str, Any]) -> Questions:
+def read_questions(
+    script: SafeScriptArguments, splits: Mapping[str, Any], task_rows: TaskRows | None = None
+) -> Questions:
     """Load what this run asks its model; nothing with `safety_eval: false`.
 
     Args:
         script: the run's `SafeScriptArguments`, which name the prompts and the task.
         splits: the splits of the training data, as loaded; a task is measured on its split `test`.
+        task_rows: held-out rows of the task; None for none.
 
     Raises:
         FileNotFoundError: when the file of prompts does not exist.
@@ -103,7 +115,7 @@ def read_questions(script: SafeScriptArguments, splits: Mapping[str, Any]) -> Qu
         return Questions()
     name = script.safety_eval_prompts
     harmful = [builtin_suite("builtin-harmful")] if name is None else file_suite(name).split()
-    return Questions((*harmful, builtin_suite("builtin-harmless")), _tasks(script, splits))
+    return Questions((*harmful, builtin_suite("builtin-harmless")), _tasks(script, splits), task_rows)
 
 
 def _tasks(script: SafeScriptArguments, splits: Mapping[str, Any]) -> tuple[UtilityTask, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 from ...version import __version__
 from ..evaluate import Evaluation, SafetyResult
 from ..gate import Check
+from ..utility.task_loss import TaskLoss
 
 
 def results(evaluation: Evaluation, checks: Sequence[Check] = ()) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def results(evaluation: Evaluation, checks: Sequence[Check] = ()) -> dict[str, A
         **_headline(evaluation),
         "safety": [_safety(evaluation, result) for result in evaluation.safety],
         "utility": [_utility(evaluation, result) for result in evaluation.utility],
+        "task_loss": [_task_loss(result) for result in evaluation.task_losses],
         "agreement": [
             {"model": model, "suite": suite, **agreement.as_dict()}
             for model, suite, agreement in evaluation.agreements()
@@ -111,3 +113,8 @@ def _utility(evaluation: Evaluation, result: Any) -> dict[str, Any]:
         "right": result.rate.as_dict(),
         "against_first": None if pairs is None else pairs.as_dict(),
     }
+
+
+def _task_loss(result: TaskLoss) -> dict[str, Any]:
+    loss = {**result.as_dict(), "tokens": sum(result.tokens)}
+    return {"model": result.model, "task": result.task, "source": result.source, "loss": loss}

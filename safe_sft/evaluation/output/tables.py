@@ -27,6 +27,8 @@ def print_evaluation(evaluation: Evaluation, *, by_category: bool = False, conso
         console.print(_category_table(evaluation))
     if evaluation.utility:
         console.print(_utility_table(evaluation))
+    if evaluation.task_losses:
+        console.print(_loss_table(evaluation))
     if evaluation.agreements():
         console.print(_agreement_table(evaluation))
     for result in evaluation.safety:
@@ -81,6 +83,13 @@ def _utility_table(evaluation: Evaluation) -> "Table":
     for result in evaluation.utility:
         pairs = _pairs(evaluation, evaluation.utility_against_first(result))
         table.add_row(result.task, result.model, str(result.rate.n), str(result.rate), *pairs)
+    return table
+
+
+def _loss_table(evaluation: Evaluation) -> "Table":
+    table = _table("task loss on", "model", "n", "nats per token ± 95 %")
+    for result in evaluation.task_losses:
+        table.add_row(result.source, result.model, str(len(result.sums)), str(result))
     return table
 
 
