@@ -46,7 +46,7 @@ class SafeSFTConfig(SFTConfig):
         replay_max_new_tokens: Longest answer that the aligned model gives to a safety prompt that comes without one,
             in tokens.
         replay_max_answer_tokens: Most tokens of an answer that are replayed, from its beginning, where a refusal is
-            decided.
+            decided; None (`null`) replays all of it.
         safety_from_task: Whether requests of the task that the aligned model refuses are replayed as well, with its
             refusals: every second replayed row is one of them.
         teacher: Where the aligned model's outputs come from: `online` (the same model, adapter off) or `cached`
@@ -80,7 +80,7 @@ class SafeSFTConfig(SFTConfig):
     safety_weight: float | str | None = None
     per_device_replay_batch_size: int | None = None
     replay_max_new_tokens: int = 128
-    replay_max_answer_tokens: int | None = None
+    replay_max_answer_tokens: int | None = 16
     safety_from_task: bool = False
     teacher: str | None = None
     teacher_cache: str | None = None
@@ -131,6 +131,19 @@ class SafeSFTConfig(SFTConfig):
         """Whether a method reads the safety rows; a method whose importance is loaded does not."""
         estimates = self.importance_path is None
         return any(method.needs_replay or (method.needs_rows and estimates) for method, _ in self.safety_terms)
+
+    @property
+    def answer_tokens(self) -> int:
+        """Longest answer of the aligned model to a prompt without one: no longer than what is replayed of it."""
+        estimates = any(method.needs_rows for method, _ in self.safety_terms)
+        replayed = None if estimates else self.replayed_tokens
+        return self.replay_max_new_tokens if replayed is None else min(replayed, self.replay_max_new_tokens)
+
+    @property
+    def replayed_tokens(self) -> int | None:
+        """Most tokens of an answer that are replayed; None for all of it, and where nothing is replayed."""
+        replays = any(method.needs_replay for method, _ in self.safety_terms)
+        return self.replay_max_answer_tokens if replays else None
 
     @property
     def measures_in_training(self) -> bool:

@@ -1,14 +1,15 @@
-"""DER: on safety rows, give the logits that the aligned model gave.
+"""DER: on safety rows, answer as the aligned model answered.
 
 Paper: Buzzega et al., "Dark Experience for General Continual Learning: a Strong, Simple Baseline", NeurIPS 2020,
 https://arxiv.org/abs/2004.07211, eq. 5.
 
-    loss = task + safety_weight · mean over replayed tokens of  ‖z − z₀‖²
+    loss = task + safety_weight · mean over replayed tokens of  KL(p₀ ‖ p)
 
-Departs from the paper in that no logits are built: with a frozen head W, `‖z − z₀‖² = (h − h₀)ᵀ WᵀW (h − h₀)`.
-A head that is trained, or caps its logits, is handled in tiles. The norm is a sum over the vocabulary, as in the
-paper; common code takes the mean, which makes the same weight thousands of times smaller. `teacher_divergence`
-replaces it by KL, reverse KL or JSD.
+Departs from the paper in the distance. The paper starts from the KL divergence and replaces it by `‖z − z₀‖²`
+(`teacher_divergence: squared`). On a language model that is a sum over the whole vocabulary, thousands of times the
+task's loss, and keeps the model from learning; the KL divergence means the same on every model. For the squared
+distances no logits are built: with a frozen head W, `‖z − z₀‖² = (h − h₀)ᵀ WᵀW (h − h₀)`. A head that is trained, or
+caps its logits, and the other divergences are handled in tiles.
 """
 
 from inspect import cleandoc
@@ -25,10 +26,10 @@ from .teacher_distance import TeacherDistance
 @register
 @final
 class DER(Replay):
-    """Squared distance to the aligned model's logits on replayed safety rows."""
+    """Divergence from the aligned model on the beginnings of replayed safety answers."""
 
     name = "der"
-    default_weight = 0.1
+    default_weight = 3.0
     bibtex = cleandoc("""
         @inproceedings{buzzega2020dark,
           title     = {Dark Experience for General Continual Learning: a Strong, Simple Baseline},
@@ -41,7 +42,7 @@ class DER(Replay):
     """)
     reads = Replay.reads | {"teacher", "teacher_cache", "teacher_divergence", "teacher_temperature"}
     needs_teacher = True
-    divergence = "squared"
+    divergence = "kl"
     _distance: TeacherDistance
 
     @classmethod
@@ -62,5 +63,5 @@ class DER(Replay):
         self._distance.load_state_dict(state)
 
     def token_losses(self, replay: TokenStates) -> Tensor:
-        """Return `‖z − z₀‖²` of each token, in squared logits (or the chosen divergence, in nats)."""
+        """Return `KL(p₀ ‖ p)` of each token, in nats (or the chosen distance)."""
         return self._distance(replay)

@@ -70,6 +70,7 @@ def count_safety_rows(
     tokenizer: PreTrainedTokenizerBase | None,
     max_length: int | None,
     max_new_tokens: int,
+    max_answer_tokens: int | None = None,
 ) -> Rows:
     """Count the safety rows; an answer that the model is to give counts as long as it may be.
 
@@ -78,6 +79,7 @@ def count_safety_rows(
         tokenizer: the model's tokenizer; None when it is not available.
         max_length: most tokens of a row; longer ones are cut.
         max_new_tokens: most tokens of an answer that the model gives.
+        max_answer_tokens: most tokens of an answer that are used, from its beginning; None for all.
     """
     if rows is None:
         read = [SafetyRow(prompt.prompt, None) for prompt in builtin_prompts("safety")]
@@ -86,7 +88,7 @@ def count_safety_rows(
     if tokenizer is None:
         return assumed_safety_rows(len(read), max_length, max_new_tokens)
     sample = evenly_spread(read, SAMPLE)
-    lengths = [_safety_lengths(row, tokenizer, max_length, max_new_tokens) for row in sample]
+    lengths = [_safety_lengths(row, tokenizer, max_length, max_new_tokens, max_answer_tokens) for row in sample]
     counted = _counted(len(read), lengths, "safety rows")
     if all(row.completion is not None for row in sample):
         return counted
@@ -113,10 +115,14 @@ def _task_lengths(
 
 
 def _safety_lengths(
-    row: SafetyRow, tokenizer: PreTrainedTokenizerBase, max_length: int | None, max_new_tokens: int
+    row: SafetyRow,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None,
+    max_new_tokens: int,
+    max_answer_tokens: int | None,
 ) -> tuple[int, int]:
     if row.completion is not None:
-        return _lengths(tokenize_row(tokenizer, row, max_length))
+        return _lengths(tokenize_row(tokenizer, row, max_length).beginning(max_answer_tokens))
     prompt = len(prompt_token_ids(tokenizer, row.prompt))
     tokens = min(prompt + max_new_tokens, max_length or prompt + max_new_tokens)
     return tokens, max(0, tokens - prompt)

@@ -53,8 +53,10 @@ def local_rows(
             task = assumed_rows(rows or (script.task_size if local is None else len(local)), length, "task rows")
         name = script.safety_dataset_name
         if name is not None and not _is_local(name):
-            return task, assumed_safety_rows(None, args.max_length, args.replay_max_new_tokens)
-        return task, count_safety_rows(safety_rows(script), tokenizer, args.max_length, args.replay_max_new_tokens)
+            return task, assumed_safety_rows(None, args.max_length, args.answer_tokens)
+        return task, count_safety_rows(
+            safety_rows(script), tokenizer, args.max_length, args.answer_tokens, args.replayed_tokens
+        )
 
 
 @contextmanager

@@ -74,7 +74,7 @@ class Setting:
             use_peft=True,
             lora_target_modules=["all-linear"],
         )
-        safety = count_safety_rows(None, None, self.max_length, args.replay_max_new_tokens)
+        safety = count_safety_rows(None, None, self.max_length, args.answer_tokens)
         return make_plan(
             args, config, assumed_rows(None, self.max_length, "task rows"), safety, utilization=UTILIZATION
         )

@@ -122,7 +122,7 @@ class SafeSFTTrainer(HubTrainer):
         if any(method.needs_replay for method in self._methods):
             with self.accelerator.autocast():
                 refused = task_refusals(self.model, self._tokenizer, self._task_prompts, self.args)
-            rows = ReplayedRows.cut(self._tokenized_rows(), refused, self.args.replay_max_answer_tokens)
+            rows = ReplayedRows.cut(self._tokenized_rows(), refused, self.args.replayed_tokens)
         elif not any(method.needs_task_states for method in self._methods):
             return None
         return StepStates(self.model, self.args, self.accelerator, self._methods, rows, self._tokenizer)

@@ -73,7 +73,7 @@ class SafetySet:
                     model,
                     tokenizer,
                     prompts,
-                    max_new_tokens=args.replay_max_new_tokens,
+                    max_new_tokens=args.answer_tokens,
                     max_length=args.max_length,
                     batch_size=args.safety_eval_batch_size,
                 )
