@@ -50,8 +50,16 @@ def say_error(command: str, error: BaseException | str) -> None:
         command: name of the command, such as `train`.
         error: the exception that was raised, or a sentence.
     """
+    _end_progress_bars()
     text = " ".join(str(error).split()) or type(error).__name__
     print(f"safe-sft {command}: error: {text}", file=sys.stderr)
+
+
+def _end_progress_bars() -> None:
+    """End the line of a progress bar that an error has interrupted, so that what follows has a line of its own."""
+    bars = getattr(sys.modules.get("tqdm.std"), "tqdm", None)
+    for bar in list(getattr(bars, "_instances", ())):
+        bar.close()
 
 
 @contextmanager
@@ -72,6 +80,7 @@ def one_line_errors(command: str, *also: type[Exception]) -> Iterator[None]:
     except Exception as error:
         speaks = type(error).__module__.partition(".")[0] in _SPEAKING
         foreseen = speaks or isinstance(error, (ValueError, OSError, ModuleNotFoundError, *also))
+        _end_progress_bars()
         if not foreseen or os.environ.get(DEBUG, "") not in ("", "0"):
             traceback.print_exc()
         say_error(command, error if foreseen else f"{type(error).__name__}: {error}")

@@ -22,11 +22,15 @@ def parse(argv: list[str]) -> tuple[Arguments, dict[str, Any]]:
 
 def run(parsed: tuple[Arguments, dict[str, Any]]) -> int:
     """Train and save; returns 1 when a bound was not kept (the model is saved then, too)."""
-    from ..run import PushRefused, build_run, require_checkpoint, train
+    from ..run import PushRefused, build_run, train
     from ..trainer.callbacks import why_stopped
+    from ..trainer.checkpoints import checkpoint_of
 
     arguments, recipe = parsed
-    require_checkpoint(arguments[1])
+    args = arguments[1]
+    args.resume_from_checkpoint = checkpoint_of(
+        args.resume_from_checkpoint, str(args.output_dir)
+    )  # before all loading
     with one_line_errors("train", TypeError):
         prepared = build_run(*arguments, recipe=recipe)
     try:

@@ -7,6 +7,11 @@ from torch import Tensor, nn
 
 from .sharding import local
 
+_DEAD = (
+    "So the model is dead, and its answers are no evidence of anything. Take an earlier checkpoint, or train again "
+    "with a lower learning rate or safety weight."
+)
+
 
 def first_bad_tensor(model: nn.Module) -> str | None:
     """Return the name of the first parameter that holds NaN or infinity; None when all are finite.
@@ -26,21 +31,26 @@ def first_bad_tensor(model: nn.Module) -> str | None:
     return next(name for name, tensor in tensors if not _is_finite(tensor))
 
 
-def require_finite(model: nn.Module) -> None:
+class NotFinite(FloatingPointError, ValueError):
+    """A weight, a loss or a gradient is NaN or infinite."""
+
+
+def require_finite(model: nn.Module, what: str | None = None, remedy: str | None = None) -> None:
     """Raise an error for a model whose weights are not finite.
 
     Args:
-        model: the model to measure.
+        model: the model; under FSDP2 each rank checks its own part.
+        what: name of the model in the message, such as `the aligned model`; its class by default.
+        remedy: sentence that says what to do; by default what helps a model that is to be measured.
 
     Raises:
-        ValueError: when a parameter is not finite; the message names the first.
+        NotFinite: when a parameter is not finite; the message names the first.
     """
     bad = first_bad_tensor(model)
     if bad is not None:
-        raise ValueError(
-            f"The weights of {type(model).__name__} are not finite: `{bad}` holds NaN or infinity, so the model is "
-            "dead, and its answers are no evidence of anything. Take an earlier checkpoint, or train again with a "
-            "lower learning rate or safety weight."
+        raise NotFinite(
+            f"The weights of {what or type(model).__name__} are not finite: `{bad}` holds NaN or infinity. "
+            + (remedy or _DEAD)
         )
 
 

@@ -2,6 +2,6 @@
 
 from .build import Run, build_run, build_teacher
 from .gate import PushRefused
-from .train import require_checkpoint, train
+from .train import train
 
-__all__ = ["PushRefused", "Run", "build_run", "build_teacher", "require_checkpoint", "train"]
+__all__ = ["PushRefused", "Run", "build_run", "build_teacher", "train"]

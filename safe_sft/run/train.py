@@ -7,14 +7,12 @@ from pathlib import Path
 import torch
 from accelerate.logging import get_logger
 
-from ..config.safe_sft_config import SafeSFTConfig
 from ..evaluation import Check, Evaluation, load_model
 from ..evaluation.output.results import results
 from ..hub import write_safety
 from ..models.adapters import adapter_from
 from ..models.folders import ADAPTER_CONFIG
 from ..models.modes import placed
-from ..trainer.checkpoints import newest_checkpoint
 from ..trainer.compatibility import weights_are_cut_up
 from ..trainer.safe_sft_trainer import SafeSFTTrainer
 from .build import Run
@@ -39,7 +37,7 @@ def train(run: Run) -> None:
     args = trainer.args
     answers = [_ask(trainer, questions, "before")]
     trainer.card = replace(trainer.card, measured=results(evaluation_of(answers, args)))
-    trainer.train(resume_from_checkpoint=_checkpoint(args.resume_from_checkpoint))
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     with trainer.deployed():
         if questions.suites and weights_are_cut_up(trainer):
             logger.warning("Safety is not measured on sharded weights. Run `safe-sft evaluate` on what was saved.")
@@ -98,25 +96,3 @@ def _record(trainer: SafeSFTTrainer, evaluation: Evaluation, checks: list[Check]
         trainer.create_model_card()
         print_summary(trainer.state, trainer.args.safety_method, evaluation)
         print(f"Saved to {trainer.args.output_dir}")
-
-
-def require_checkpoint(args: SafeSFTConfig) -> None:
-    """Check, before anything is loaded and measured, that the checkpoint to resume from exists.
-
-    Raises:
-        FileNotFoundError: when there is no such checkpoint.
-    """
-    asked, output = _checkpoint(args.resume_from_checkpoint), Path(str(args.output_dir))
-    if asked is True and not newest_checkpoint(str(output)):
-        raise FileNotFoundError(
-            f"`resume_from_checkpoint: true` finds no checkpoint in `output_dir={str(output)!r}`. Remove it to train "
-            "from the beginning."
-        )
-    if isinstance(asked, str) and not Path(asked).is_dir():
-        raise FileNotFoundError(
-            f"`resume_from_checkpoint={asked!r}` is no folder (looked in {Path.cwd()}). Check the path."
-        )
-
-
-def _checkpoint(value: str | None) -> str | bool | None:
-    return {"true": True, "false": None}.get(str(value).lower(), value)

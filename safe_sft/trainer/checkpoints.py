@@ -33,25 +33,43 @@ def newest_checkpoint(output_dir: str) -> str | None:
     return None
 
 
-def resumable(asked: str | bool | None, output_dir: str) -> str | bool | None:
-    """What `Trainer` is to resume from.
+def checkpoint_of(asked: str | bool | None, output_dir: str) -> str | None:
+    """Decide which checkpoint a run goes on from; None where it begins anew.
 
     Args:
-        asked: `resume_from_checkpoint`: a folder, True for the newest checkpoint, or nothing.
+        asked: `resume_from_checkpoint`: a folder, True or `true` for the newest complete checkpoint, or nothing.
         output_dir: folder of the run.
 
     Raises:
         ValueError: when the checkpoint is not complete, or there is none.
     """
-    if asked is True:
-        asked = newest_checkpoint(output_dir)
-        if asked is None:
-            raise ValueError(f"No complete checkpoint found in `output_dir={output_dir!r}`. Train from the beginning.")
-    elif asked:
-        require_complete(str(asked))
-    if asked:
-        say_what_starts_anew(str(asked))
+    asked = {"true": True, "false": None, "": None}.get(str(asked or "").lower(), asked)
+    if not isinstance(asked, str):
+        newest = newest_checkpoint(output_dir) if asked else None
+        if asked and newest is None:
+            raise ValueError(
+                f"`resume_from_checkpoint: true` finds no complete checkpoint in `output_dir={output_dir!r}` "
+                f"(looked in {Path.cwd()}). Remove it to train from the beginning."
+            )
+        return newest
+    require_complete(asked)
     return asked
+
+
+def resumable(asked: str | bool | None, output_dir: str) -> str | None:
+    """Decide which checkpoint `Trainer` goes on from, and warn of what it does not hold.
+
+    Args:
+        asked: as for `checkpoint_of`.
+        output_dir: folder of the run.
+
+    Raises:
+        ValueError: when the checkpoint is not complete, or there is none.
+    """
+    checkpoint = checkpoint_of(asked, output_dir)
+    if checkpoint is not None:
+        say_what_starts_anew(checkpoint)
+    return checkpoint
 
 
 def require_complete(checkpoint: str) -> None:
@@ -63,6 +81,11 @@ def require_complete(checkpoint: str) -> None:
     Raises:
         ValueError: naming what is missing or damaged.
     """
+    if not Path(checkpoint).is_dir():
+        raise ValueError(
+            f"`resume_from_checkpoint={checkpoint!r}` is no folder (looked in {Path.cwd()}). Check the path, or write "
+            "`resume_from_checkpoint: true` for the newest checkpoint of the run."
+        )
     problem = what_is_missing(Path(checkpoint))
     if problem is not None:
         raise ValueError(
@@ -79,8 +102,6 @@ def what_is_missing(checkpoint: Path) -> str | None:
     Args:
         checkpoint: folder of the checkpoint.
     """
-    if not checkpoint.is_dir():
-        return "there is no such folder"
     try:
         state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
         int(state["global_step"])

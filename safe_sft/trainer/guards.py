@@ -4,13 +4,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..methods import SafetyMethod
-from ..models.finite import first_bad_tensor
+from ..models.finite import NotFinite
 from ..models.sharding import whole
 from .checkpoints import newest_checkpoint
+
+
+class MissingTerm(RuntimeError):
+    """A safety term was not computed, so that training would protect nothing."""
 
 
 class StepGuard(TrainerCallback):
@@ -51,13 +55,13 @@ class StepGuard(TrainerCallback):
         """Check the step whose gradient is complete.
 
         Raises:
-            RuntimeError: when a term is missing.
-            FloatingPointError: when a loss or the gradient's norm is not finite.
+            MissingTerm: when a term is missing.
+            NotFinite: when a loss or the gradient's norm is not finite.
         """
         step = state.global_step + 1
         missing = [name for name in self._expected if name not in self._losses]
         if missing:
-            raise RuntimeError(
+            raise MissingTerm(
                 f"The safety term of `{missing[0]}` was not computed in step {step}, so nothing would be protected. "
                 "Something stands between `Trainer` and `SafeSFTTrainer.compute_loss`: a `compute_loss` of your own "
                 "must call `super().compute_loss(...)`; for a loss of your own, pass `compute_loss_func`."
@@ -67,7 +71,7 @@ class StepGuard(TrainerCallback):
         names = [name for name, value in self._losses.items() if not torch.isfinite(value).item()]
         what = f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}" if names else "the gradient's norm is"
         kept = newest_checkpoint(str(args.output_dir))
-        raise FloatingPointError(
+        raise NotFinite(
             f"Training stopped in step {step}: {what} not finite. The weights are those of step {step - 1}. Lower "
             "`learning_rate` or `safety_weight`, or look at the data of that step; "
             + (f"the last good checkpoint is {kept}." if kept else "no checkpoint was saved before.")
@@ -80,19 +84,3 @@ class StepGuard(TrainerCallback):
             values.append(norm.float().reshape(()))
         device = values[0].device if values else None
         return all(torch.isfinite(torch.stack([value.to(device) for value in values])).tolist())
-
-
-def require_finite_weights(model: nn.Module, what: str, remedy: str) -> None:
-    """Check every floating-point weight of a model once.
-
-    Args:
-        model: the model; under FSDP2 each rank checks its own part.
-        what: name of the model in the error message, such as `the aligned model`.
-        remedy: sentence that says what to do.
-
-    Raises:
-        FloatingPointError: when a weight is not finite; the message names the first.
-    """
-    name = first_bad_tensor(model)
-    if name is not None:
-        raise FloatingPointError(f"The weight '{name}' of {what} is not finite. {remedy}")

@@ -16,13 +16,14 @@ from ..config.safe_sft_config import SafeSFTConfig
 from ..data import TokenizedRow
 from ..hub.facts import RunFacts
 from ..methods import Preparation, SafetyMethod, StepContext
+from ..models.finite import require_finite
 from ..replay import Teacher
 from .callbacks import MethodsCallback, SafetyEvalCallback
 from .checkpoints import resumable
 from .compatibility import check_compatibility, check_output, must_join
 from .drop_in import argument_of, complete_config, signature_with
 from .facts import run_facts
-from .guards import StepGuard, require_finite_weights
+from .guards import StepGuard
 from .hub_trainer import HubTrainer
 from .merge_after import merge_with_aligned
 from .method_states import load_method_states, method_states, save_method_states
@@ -82,7 +83,7 @@ class SafeSFTTrainer(HubTrainer):
         self._micro_step: MicroStep | None = None
         check_compatibility(self, self._methods)
         if self._terms:
-            require_finite_weights(self.model, "the aligned model", "Load it in another dtype, or take another one.")
+            require_finite(self.model, "the aligned model", "Load it in another dtype, or take another one.")
             self._origin = Origin.of(self.model, self.args, self.train_dataset, self._safety_set.digest)
         if safety_dataset is not None and not config.reads_safety_rows:
             logger.warning(f"`safety_dataset` is not used by `safety_method='{self.args.safety_method}'`.")
@@ -222,7 +223,7 @@ class SafeSFTTrainer(HubTrainer):
         """Save the weights to be used; the checkpoints that `Trainer` itself saves keep the weights in training."""
         with nullcontext() if _internal_call else self.deployed():
             if self._terms:
-                require_finite_weights(self.model, "the tuned model", "It is not saved.")
+                require_finite(self.model, "the tuned model", "It is not saved.")
             super().save_model(output_dir, _internal_call)
 
     @property
@@ -256,8 +257,8 @@ class SafeSFTTrainer(HubTrainer):
             kwargs: further keyword arguments of `SFTTrainer.train`.
 
         Raises:
-            FloatingPointError: when a loss or a gradient is not finite, before the weights are.
-            RuntimeError: when a safety term is not computed.
+            NotFinite: when a loss or a gradient is not finite, before the weights are.
+            MissingTerm: when a safety term is not computed.
             ValueError: when the checkpoint is not complete, or its run had another aligned model.
         """
         self._step_means = StepMeans()

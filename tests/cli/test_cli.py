@@ -110,7 +110,7 @@ def test_bad_arguments_end_with_one_clear_line(folder, arguments, message):
 
 @pytest.mark.parametrize(
     ("checkpoint", "message"),
-    [("true", "finds no checkpoint in `output_dir="), ("nowhere", "'nowhere'` is no folder")],
+    [("true", "finds no complete checkpoint in `output_dir="), ("nowhere", "'nowhere'` is no folder")],
 )
 def test_a_missing_checkpoint_is_found_before_training(folder, capsys, checkpoint, message):
     arguments = ["--config", str(folder / "recipe.yaml"), "--output_dir", str(folder / "new")]

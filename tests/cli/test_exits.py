@@ -159,6 +159,23 @@ def test_training_that_its_bound_stops(folder, monkeypatch, capsys):
     assert (folder / "stopped" / "adapter_model.safetensors").is_file()
 
 
+def test_a_number_that_is_not_finite_is_one_line(folder, capsys):
+    words = ["--safety_weight", "1e300", "--safety_eval", "false", "--output_dir", "{folder}/infinite"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", *line_of("train", folder, words)])
+    assert stopped.value.code == 2
+    assert "Training stopped in step 1: der is not finite" in error_of(capsys, "train")
+
+
+def test_a_term_that_is_not_computed_is_one_line(folder, capsys, monkeypatch):
+    monkeypatch.setattr("safe_sft.methods.der.DER.loss", lambda self, step: None)
+    words = ["--safety_eval", "false", "--output_dir", "{folder}/lacking"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", *line_of("train", folder, words)])
+    assert stopped.value.code == 2
+    assert "The safety term of `der` was not computed in step 1" in error_of(capsys, "train")
+
+
 def failing(error):
     def run(_):
         raise error

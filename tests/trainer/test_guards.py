@@ -13,7 +13,7 @@ from trl import SFTConfig
 from safe_sft import SafeSFTTrainer
 from safe_sft.methods import METHODS
 from safe_sft.models.finite import first_bad_tensor
-from safe_sft.trainer.checkpoints import newest_checkpoint
+from safe_sft.trainer.checkpoints import checkpoint_of, newest_checkpoint
 from safe_sft.trainer.origin import ORIGIN_FILE
 from tests.conftest import (
     assert_same,
@@ -125,7 +125,7 @@ def test_weights_are_looked_at_before_they_are_saved(tmp_path):
     trainer.train()
     with torch.no_grad():
         next(p for p in trainer.model.parameters() if p.requires_grad)[0, 0] = float("inf")
-    with pytest.raises(FloatingPointError, match="of the tuned model is not finite"):
+    with pytest.raises(FloatingPointError, match="weights of the tuned model are not finite"):
         trainer.save_model()
     assert not (tmp_path / "adapter_model.safetensors").exists()
 
@@ -134,7 +134,7 @@ def test_an_aligned_model_that_is_not_finite_is_refused(tmp_path):
     model = make_model()
     with torch.no_grad():
         model.model.layers[1].mlp.up_proj.weight[3, 4] = float("nan")
-    with pytest.raises(FloatingPointError, match=r"layers\.1\.mlp\.up_proj.*of the aligned model"):
+    with pytest.raises(FloatingPointError, match=r"of the aligned model are .*layers\.1\.mlp\.up_proj"):
         make_trainer(tmp_path, model=model)
 
 
@@ -204,6 +204,16 @@ def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path, caplog, na
     assert trainer.state.global_step == 3
     with pytest.raises(ValueError, match=f"{name} is damaged"):
         make_trainer(tmp_path, max_steps=3).train(resume_from_checkpoint=str(path.parent))
+
+
+@pytest.mark.parametrize("asked", ["true", "True", True])
+def test_one_function_decides_which_checkpoint_is_taken(tmp_path, asked):
+    checkpointed_run(tmp_path)
+    assert checkpoint_of(asked, str(tmp_path)) == str(tmp_path / "checkpoint-3")
+    (tmp_path / "checkpoint-3" / "trainer_state.json").unlink()
+    assert checkpoint_of(asked, str(tmp_path)) == str(tmp_path / "checkpoint-2")
+    assert checkpoint_of("false", str(tmp_path)) is None
+    assert make_trainer(tmp_path, max_steps=3).train(resume_from_checkpoint=asked).global_step == 3
 
 
 def test_the_average_is_written_before_the_state(tmp_path, monkeypatch):
