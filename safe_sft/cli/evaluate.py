@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..storage.secrets import clean_text
 from .command import command, options
 from .exits import Status
 
@@ -141,7 +142,7 @@ def _models(args: argparse.Namespace) -> "list[ModelSpec]":
     specs: list[ModelSpec] = []
     for given in args.models:
         path, adapter = given["model"], given.get("adapter")
-        name = given.get("name") or os.path.basename((adapter or path).rstrip("/"))
+        name = clean_text(given.get("name") or os.path.basename((adapter or path).rstrip("/")))
         taken = {spec.name for spec in specs}
         unique = next(n for n in (name, *(f"{name} ({k})" for k in range(2, len(args.models) + 1))) if n not in taken)
         specs.append(ModelSpec(unique, path, adapter))

@@ -19,6 +19,8 @@ from enum import IntEnum
 from functools import wraps
 from typing import NoReturn
 
+from ..storage.secrets import clean_text
+
 #: Environment variable that, set to 1, shows where an error came from, as `--debug` does.
 DEBUG = "SAFE_SFT_DEBUG"
 
@@ -40,7 +42,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print `message` and exit with status 2."""
-        self.exit(Status.WRONG, f"{self.prog}: error: {' '.join(message.split())}\n")
+        self.exit(Status.WRONG, f"{self.prog}: error: {clean_text(' '.join(message.split()))}\n")
 
 
 def say_error(command: str, error: BaseException | str) -> None:
@@ -51,7 +53,7 @@ def say_error(command: str, error: BaseException | str) -> None:
         error: the exception that was raised, or a sentence.
     """
     _end_progress_bars()
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = clean_text(" ".join(str(error).split())) or type(error).__name__
     print(f"safe-sft {command}: error: {text}", file=sys.stderr)
 
 
@@ -82,7 +84,7 @@ def one_line_errors(command: str, *also: type[Exception]) -> Iterator[None]:
         foreseen = speaks or isinstance(error, (ValueError, OSError, ModuleNotFoundError, *also))
         _end_progress_bars()
         if not foreseen or os.environ.get(DEBUG, "") not in ("", "0"):
-            traceback.print_exc()
+            print(clean_text(traceback.format_exc()), end="", file=sys.stderr)
         say_error(command, error if foreseen else f"{type(error).__name__}: {error}")
         raise SystemExit(Status.WRONG) from error
 

@@ -1,8 +1,10 @@
-"""Hide the messages of libraries at the start of a command that a user can do nothing about."""
+"""Hide what a command should not say: messages that a user can do nothing about, and secrets in any message."""
 
 import logging
 import re
 import warnings
+
+from ..storage.secrets import clean_text
 
 #: Warnings that are hidden, by their exact text. TRL 1.16 still uses the old names; to be dropped with the first TRL
 #: that uses the new ones.
@@ -22,6 +24,18 @@ def silence_libraries() -> None:
     for message in DEPRECATED:
         warnings.filterwarnings("ignore", f"{re.escape(message)}$", FutureWarning)
     logging.getLogger(BITSANDBYTES_LOGGER).addFilter(_is_shown)
+
+
+def hide_secrets() -> None:
+    """Put `***` in place of secrets in all that is logged by this process, whoever logs it."""
+    logging.setLogRecordFactory(_Record)
+
+
+class _Record(logging.LogRecord):
+    """A message without secrets."""
+
+    def getMessage(self) -> str:
+        return clean_text(super().getMessage())
 
 
 def _is_shown(record: logging.LogRecord) -> bool:

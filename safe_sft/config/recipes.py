@@ -8,17 +8,15 @@ A key replaces the one it extends, value and all; only the variables of `env` ar
 
 import math
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-EXTENDS = "extends"
+from ..storage.secrets import without_secrets
 
-_SECRET = re.compile(r"(token|key|secret|password)$", re.IGNORECASE)
-_NO_SECRETS = {"eos_token", "pad_token"}
+EXTENDS = "extends"
 
 
 def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -37,7 +35,7 @@ def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
 def resolved_recipe(argv: Sequence[str]) -> dict[str, Any]:
     """Turn a command line into one recipe: its recipe, resolved, with its other arguments written in.
 
-    Tokens, keys and passwords are left out. The result can be dumped as YAML and run again.
+    Tokens, keys, passwords and the variables of `env` are left out. The result can be dumped as YAML and run again.
 
     Args:
         argv: words of the command line after `safe-sft train`.
@@ -51,7 +49,7 @@ def resolved_recipe(argv: Sequence[str]) -> dict[str, Any]:
         {'output_dir': 'out', 'learning_rate': 0.0001}
     """
     path, rest = split_recipe(argv)
-    return _without_secrets({**({} if path is None else read_recipe(path)), **_overrides(rest)})
+    return without_secrets({**({} if path is None else read_recipe(path)), **_overrides(rest)})
 
 
 def split_recipe(argv: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -162,15 +160,6 @@ def _value(text: str) -> Any:
             continue
         return value if math.isfinite(value) else text
     return text
-
-
-def _without_secrets(value: Any) -> Any:
-    if isinstance(value, dict):
-        public = {k: v for k, v in value.items() if str(k) in _NO_SECRETS or not _SECRET.search(str(k))}
-        return {k: _without_secrets(v) for k, v in public.items()}
-    if isinstance(value, list):
-        return [_without_secrets(item) for item in value]
-    return value
 
 
 def _arrows(chain: Sequence[Path]) -> str:

@@ -10,6 +10,7 @@ from ..importance import NORMALIZATIONS, SPACES
 from ..methods import SafetyMethod
 from ..methods.registry import METHODS, method_classes, method_weights
 from ..methods.teacher_distance import DIVERGENCES, OF_LOGITS, RELATIVE
+from ..storage.secrets import without_secrets
 from .docstring_help import help_from_docstring
 
 TEACHERS = ("cached", "online")
@@ -117,8 +118,13 @@ class SafeSFTConfig(SFTConfig):
         super().__post_init__()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the token out: `Trainer` pickles its arguments into `training_args.bin`, and pushes that file."""
-        return {**self.__dict__, "hub_token": None}
+        """Leave secrets out: `Trainer` pickles its arguments into `training_args.bin`, and pushes that file."""
+        return {**dict.fromkeys(self.__dict__), **without_secrets(self.__dict__)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values as `SFTConfig` does, for whatever logs them, without secrets."""
+        values: dict[str, Any] = super().to_dict()
+        return {**dict.fromkeys(values), **without_secrets(values)}
 
     @property
     def safety_terms(self) -> list[tuple[type[SafetyMethod], float]]:

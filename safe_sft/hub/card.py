@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from huggingface_hub import ModelCard, ModelCardData
 
+from ..storage.secrets import clean_text, without_secrets
 from .citations import citations
 from .results import AFTER, BEFORE, MERGED, eval_results, result_rows
 from .safety import failed_checks
@@ -57,7 +58,7 @@ def merge_into_card(trl_card: ModelCard, facts: "RunFacts", measured: Mapping[st
     )
     data = _metadata(trl_card.data, facts, measured, name)
     content = f"---\n{data.to_yaml()}\n---\n\n{text}"
-    return ModelCard(content).content + "\n"  # parses what was written
+    return clean_text(ModelCard(content).content) + "\n"  # parses what was written
 
 
 _COLUMNS = ((BEFORE, "before"), (AFTER, "after"), (MERGED, "after merging"))
@@ -106,4 +107,6 @@ def _one(value: Any) -> str | None:
 
 
 def _yaml(recipe: Mapping[str, Any] | None) -> str | None:
-    return yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True).strip() if recipe else None
+    return (
+        yaml.safe_dump(without_secrets(dict(recipe)), sort_keys=False, allow_unicode=True).strip() if recipe else None
+    )

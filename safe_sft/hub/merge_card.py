@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.names import CARD
+from ..storage.secrets import cleaned
 from ..storage.writing import write_json, write_text
 from ..version import __version__
 
@@ -25,7 +26,7 @@ def write_record(folder: Path, arguments: dict[str, Any], library: str) -> None:
         arguments: arguments of `merge` as plain JSON values, with the revisions that Hub names stood for.
         library: library that loads the result: `transformers` or `peft`.
     """
-    record = {"safe_sft_version": __version__, **arguments}
+    record = {"safe_sft_version": __version__, **cleaned(arguments)}
     write_json(folder / MERGE_CONFIG, record)
     write_text(folder / CARD, _card(record, library))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..storage.secrets import cleaned, without_secrets
 from ..storage.writing import write_json
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def write_safety(folder: str | os.PathLike[str], measured: Mapping[str, Any], fa
         facts: how the model was made.
     """
     path = Path(folder) / SAFETY_FILE
-    write_json(path, {**measured, "run": facts.as_dict()}, default=str)
+    write_json(path, {**cleaned(measured), "run": without_secrets(facts.as_dict())}, default=str)
     return path
 
 

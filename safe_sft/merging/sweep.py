@@ -9,6 +9,7 @@ from ..data import builtin_prompts, load_rows, prompt_token_ids
 from ..evaluation import Rate, measure_asr
 from ..evaluation.report import MOST
 from ..evaluation.thoughts import split_thought
+from ..storage.secrets import cleaned
 from ..storage.writing import complete_file, write_json
 from .loaded import LoadedMerge
 from .weights import MergeWeights
@@ -107,7 +108,8 @@ class Sweep:
             for p in self.points
         ]
         selected = None if self.selected is None else self.selected.weight
-        write_json(folder / SWEEP_FILE, {**arguments, "max_asr": self.max_asr, "selected": selected, "points": points})
+        said = {**cleaned(arguments), "max_asr": self.max_asr, "selected": selected, "points": points}
+        write_json(folder / SWEEP_FILE, said)
         self._draw(folder / CURVE_FILE, str(arguments.get("method", "")))
 
     def _draw(self, path: Path, title: str) -> None:

@@ -22,6 +22,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from .secrets import clean_text
+
 logger = logging.getLogger(__name__)
 
 #: Marks a repository of the Hub where a bare name would be a folder.
@@ -220,6 +222,4 @@ def reason(error: Exception, token: str | None = None) -> str:
             "HF_TOKEN to a token that may write there"
         )
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    for secret in filter(None, (token, get_token())):
-        text = text.replace(secret, "***")
-    return text
+    return clean_text(text, (token, get_token()))

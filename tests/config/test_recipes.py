@@ -132,7 +132,6 @@ def test_secrets_are_left_out(tmp_path):
     argv = ["--config", str(path), "--push_to_hub_token", "hf_5", "--dataset_kwargs", '{"token": "hf_6"}']
     assert resolved_recipe(argv) == {
         "eos_token": "</s>",
-        "env": {"OMP_NUM_THREADS": "1"},
         "model_init_kwargs": {"revision": "main"},
         "dataset_kwargs": {},
     }

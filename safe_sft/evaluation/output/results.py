@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ...storage.secrets import cleaned
 from ...version import __version__
 from ..evaluate import Evaluation, SafetyResult
 from ..gate import Check
@@ -36,7 +37,7 @@ def results(evaluation: Evaluation, checks: Sequence[Check] = ()) -> dict[str, A
     }
     if checks:
         content["gate"] = {"passed": all(c.passed for c in checks), "checks": [c.as_dict() for c in checks]}
-    return content
+    return cleaned(content)
 
 
 def answer_lines(evaluation: Evaluation) -> Iterator[str]:
