@@ -1,6 +1,7 @@
 """The frame of every command: it parses the arguments, does its work, and ends with an exit status."""
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -31,6 +32,7 @@ def command(name: str, parse: Callable[[list[str]], Arguments], run: Callable[[A
 
     @ends_processes
     def main(argv: list[str] | None = None) -> int:
+        _say_anything()
         words = _without_debug(underscored(sys.argv[1:] if argv is None else argv))
         with one_line_errors(name, TypeError):
             arguments = parse(words)
@@ -38,6 +40,13 @@ def command(name: str, parse: Callable[[list[str]], Arguments], run: Callable[[A
             return run(arguments)
 
     return main
+
+
+def _say_anything() -> None:
+    """Let a character that the terminal's encoding lacks be shown as an escape, where it would end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def options(

@@ -97,9 +97,10 @@ def run(args: argparse.Namespace) -> int:
     evaluation = _evaluate(args)
     checks = check_gate(evaluation, bounds) if bounds.any else []
     if PartialState().is_main_process:
+        if args.output:  # before anything that a terminal may not show
+            write_evaluation(evaluation, args.output, checks)
         print_evaluation(evaluation, by_category=args.by_category)
         if args.output:
-            write_evaluation(evaluation, args.output, checks)
             print(f"Report: {os.path.join(args.output, 'report.html')}")
         if checks:
             print_gate(checks)

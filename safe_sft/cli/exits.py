@@ -20,6 +20,7 @@ from functools import wraps
 from typing import NoReturn
 
 from ..storage.secrets import clean_text
+from ..storage.terminal import plain
 
 #: Environment variable that, set to 1, shows where an error came from, as `--debug` does.
 DEBUG = "SAFE_SFT_DEBUG"
@@ -42,7 +43,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print `message` and exit with status 2."""
-        self.exit(Status.WRONG, f"{self.prog}: error: {clean_text(' '.join(message.split()))}\n")
+        self.exit(Status.WRONG, f"{self.prog}: error: {_one_line(message)}\n")
 
 
 def say_error(command: str, error: BaseException | str) -> None:
@@ -53,8 +54,13 @@ def say_error(command: str, error: BaseException | str) -> None:
         error: the exception that was raised, or a sentence.
     """
     _end_progress_bars()
-    text = clean_text(" ".join(str(error).split())) or type(error).__name__
+    text = _one_line(error) or type(error).__name__
     print(f"safe-sft {command}: error: {text}", file=sys.stderr)
+
+
+def _one_line(text: object) -> str:
+    """Return a text in one line, without secrets and control characters."""
+    return plain(clean_text(" ".join(str(text).split())))
 
 
 def _end_progress_bars() -> None:

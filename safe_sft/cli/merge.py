@@ -54,16 +54,17 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: when arguments are missing or contradict each other.
     """
-    from rich.console import Console
+    from ..storage.terminal import console as terminal
+    from ..storage.terminal import shown
 
     _check(args)
-    console = Console()
+    console = terminal()
     if args.sweep is None:
         _merge(args, args.weight, console)
         return Status.DONE
     sweep = _sweep(args)
     console.print(sweep.table())
-    console.print(f"Table and curve: {args.sweep}", markup=False)
+    console.print(shown(f"Table and curve: {args.sweep}"))
     if args.max_asr is None:
         return Status.DONE
     if sweep.selected is None:
@@ -98,6 +99,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _merge(args: argparse.Namespace, weight: "str | float", console: "Console") -> None:
     from ..merging import merge
+    from ..storage.terminal import shown
 
     merge(
         args.aligned,
@@ -111,7 +113,7 @@ def _merge(args: argparse.Namespace, weight: "str | float", console: "Console") 
         push_to_hub=args.push_to_hub,
         hub_model_id=args.hub_model_id,
     )
-    console.print(f"Merged with weight {weight}: {args.output}", markup=False)
+    console.print(shown(f"Merged with weight {weight}: {args.output}"))
 
 
 def _sweep(args: argparse.Namespace) -> "Sweep":

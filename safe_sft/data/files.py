@@ -1,5 +1,6 @@
 """Data sets by file name or Hub name."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,10 @@ from ..storage.writing import complete_file
 if TYPE_CHECKING:
     from datasets import Dataset
 
+logger = logging.getLogger(__name__)
+
+# What a formula begins with.
+_FORMULA = tuple("=+-@")
 # File suffix -> builder of `datasets.load_dataset`.
 FILE_BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
 
@@ -65,9 +70,21 @@ def write_rows(rows: "Dataset", path: Path) -> None:
         raise ValueError(f"'{path}' cannot hold chat messages: CSV has texts alone. Choose .jsonl or .parquet.")
     with complete_file(path) as temporary:
         if path.suffix == ".csv":
+            _warn_of_formulas(rows, path)
             rows.to_csv(temporary)
         elif path.suffix == ".parquet":
             rows.to_parquet(temporary)
         else:
             is_list = path.suffix == ".json"  # `datasets` writes a list in one batch only
             rows.to_json(temporary, len(rows) if is_list else None, lines=not is_list, force_ascii=False)
+
+
+def _warn_of_formulas(rows: "Dataset", path: Path) -> None:
+    """Warn of cells that a spreadsheet would calculate; an escape would change what is trained on."""
+    texts = (value for row in rows for value in row.values() if isinstance(value, str))
+    count = sum(text.lstrip().startswith(_FORMULA) for text in texts)
+    if count:
+        logger.warning(
+            f"{count} cells of '{path}' begin with =, +, - or @: a spreadsheet reads them as formulas. Import them as "
+            "text there, or write .jsonl."
+        )

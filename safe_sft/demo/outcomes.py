@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation import Rate
+from ..storage.terminal import console, table
 from ..storage.writing import complete_file
 
 _NONE = Rate(0, 0)
@@ -68,10 +69,7 @@ def plot_outcomes(outcomes: Sequence[Outcome], path: Path) -> None:
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     """Print one table of all models on the screen."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("method", "ASR [95 % interval]", "degenerate", "over-refusal", "task accuracy", "seconds")
+    rows = table("method", "ASR [95 % interval]", "degenerate", "over-refusal", "task accuracy", "seconds")
     for outcome in outcomes:
         rates = (
             str(outcome.asr),
@@ -79,8 +77,8 @@ def print_outcomes(outcomes: Sequence[Outcome]) -> None:
             f"{outcome.over_refusal.value:.3f}",
             f"{outcome.accuracy.value:.3f}",
         )
-        table.add_row(outcome.method, *rates, f"{outcome.seconds:.0f}")
-    Console().print(table)
+        rows.add_row(outcome.method, *rates, f"{outcome.seconds:.0f}")
+    console().print(rows)
 
 
 def _label(rate: Rate) -> str:

@@ -11,12 +11,12 @@ from ..storage.secrets import clean_text, without_secrets
 from .citations import citations
 from .results import AFTER, BEFORE, MERGED, eval_results, result_rows
 from .safety import failed_checks
-from .templates import render
+from .templates import render, string
 
 if TYPE_CHECKING:
     from .facts import RunFacts
 
-_QUICK_START = re.compile(r'(pipeline\("text-generation", model=)"[^"]*"')
+_QUICK_START = re.compile(r'(pipeline\("text-generation", model=)"(?:[^"\\]|\\.)*"')
 
 
 def merge_into_card(trl_card: ModelCard, facts: "RunFacts", measured: Mapping[str, Any], name: str, repo: str) -> str:
@@ -71,7 +71,7 @@ def with_repository(card: str, repo: str) -> str:
         card: text of a model card.
         repo: name of the repository on the Hub.
     """
-    return _QUICK_START.sub(lambda match: f'{match[1]}"{repo}"', card)
+    return _QUICK_START.sub(lambda match: match[1] + string(repo), card)
 
 
 def _metadata(data: Any, facts: "RunFacts", measured: Mapping[str, Any], name: str) -> ModelCardData:

@@ -8,6 +8,7 @@ from ..storage.names import CARD
 from ..storage.secrets import cleaned
 from ..storage.writing import write_json, write_text
 from ..version import __version__
+from .templates import cell, code, fenced, metadata
 
 MERGE_CONFIG = "merge_config.json"
 
@@ -32,37 +33,29 @@ def write_record(folder: Path, arguments: dict[str, Any], library: str) -> None:
 
 
 def _card(record: dict[str, Any], library: str) -> str:
-    bases = "".join(f"- {record[side]}\n" for side in ("aligned", "tuned") if side in record["revisions"])
-    relation = f"base_model:\n{bases}base_model_relation: merge\n" if bases else ""
+    bases = [record[side] for side in ("aligned", "tuned") if side in record["revisions"]]
+    relation = {"base_model": bases, "base_model_relation": "merge"} if bases else {}
     auto_class = "AutoModelForCausalLM" if library == "transformers" else "AutoPeftModelForCausalLM"
     kind = "model" if library == "transformers" else "LoRA adapter"
-    return f"""---
-{relation}library_name: {library}
-tags:
-- merge
-- safe-sft
----
-
-# {record["tuned"]}, merged with {record["aligned"]}
+    return f"""{metadata({**relation, "library_name": library, "tags": ["merge", "safe-sft"]})}
+# {cell(record["tuned"])}, merged with {cell(record["aligned"])}
 
 This {kind} lies between a fine-tuned model and the aligned model that it came from, so as to win back safety
 alignment that fine-tuning cost. It is loaded with `{auto_class}.from_pretrained`.
 
-- aligned: `{record["aligned"]}`
-- tuned: `{record["tuned"]}`
-- method: `{record["method"]}`, {_FORMULAS[record["method"]]}
+- aligned: {code(record["aligned"])}
+- tuned: {code(record["tuned"])}
+- method: {code(record["method"])}, {_FORMULAS[record["method"]]}
 - weight t: {_weight(record["weight"])} (0 is aligned, 1 is tuned)
 
 How safe it is has to be measured: `safe-sft merge --sweep` does, for several weights. Made with safe_sft; the exact
 arguments are in `{MERGE_CONFIG}`:
 
-```json
-{json.dumps(record, indent=2, ensure_ascii=False)}
-```
+{fenced(json.dumps(record, indent=2, ensure_ascii=False), "json")}
 """
 
 
 def _weight(weight: float | dict[str, float]) -> str:
     if not isinstance(weight, dict):
-        return f"`{weight}`"
-    return ", ".join(f"`{pattern}`: `{value}`" for pattern, value in weight.items())
+        return code(weight)
+    return ", ".join(f"{code(pattern)}: {code(value)}" for pattern, value in weight.items())

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data import builtin_prompts, load_rows, prompt_token_ids
 from ..evaluation import Rate, measure_asr
+from ..evaluation.output.charts import drawing
 from ..evaluation.report import MOST
 from ..evaluation.thoughts import split_thought
 from ..storage.secrets import cleaned
+from ..storage.terminal import shown, table
 from ..storage.writing import complete_file, write_json
 from .loaded import LoadedMerge
 from .weights import MergeWeights
@@ -83,18 +85,15 @@ class Sweep:
 
     def table(self) -> "Table":
         """Return a table for the terminal, with the selected weight marked."""
-        from rich.table import Table
-
-        table = Table(title="Merge weights")
+        made = table(title="Merge weights")
         for heading in ("weight", "ASR [95 %]", "degenerate", "unjudged", "task accuracy [95 %]", ""):
-            table.add_column(heading.replace("[", r"\["), no_wrap=True)
+            made.add_column(shown(heading), no_wrap=True)
         for point in self.points:
             asr, degenerate, accuracy, unjudged = point.scores
             mark = "◀" if point is self.selected else ""
-            # Rich reads square brackets as markup.
             cells = (f"{point.weight:g}", str(asr), _share(degenerate), _share(unjudged), str(accuracy), mark)
-            table.add_row(*(cell.replace("[", r"\[") for cell in cells), style="bold" if mark else None)
-        return table
+            made.add_row(*cells, style="bold" if mark else None)
+        return made
 
     def save(self, folder: Path, arguments: dict[str, Any]) -> None:
         """Write `sweep.json` and the ASR–utility curve, `sweep.png`.
@@ -110,7 +109,8 @@ class Sweep:
         selected = None if self.selected is None else self.selected.weight
         said = {**cleaned(arguments), "max_asr": self.max_asr, "selected": selected, "points": points}
         write_json(folder / SWEEP_FILE, said)
-        self._draw(folder / CURVE_FILE, str(arguments.get("method", "")))
+        with drawing():
+            self._draw(folder / CURVE_FILE, str(arguments.get("method", "")))
 
     def _draw(self, path: Path, title: str) -> None:
         from matplotlib.figure import Figure

@@ -3,6 +3,7 @@
 from transformers.trainer_callback import TrainerState
 
 from ..evaluation import Evaluation, Rate
+from ..storage.terminal import console, table
 
 
 def print_summary(state: TrainerState, method: str, evaluation: Evaluation) -> None:
@@ -13,24 +14,22 @@ def print_summary(state: TrainerState, method: str, evaluation: Evaluation) -> N
         method: value of `safety_method`.
         evaluation: the model before, after, and its merge, as far as they were measured.
     """
-    from rich.console import Console
-    from rich.table import Table
-
+    out = console()
     numbers = _numbers(evaluation)
     attack = next((label for label in numbers if label.startswith("ASR")), "ASR")
-    table = Table("method", "task loss", "safety loss", "ASR before", "ASR after")
+    losses_table = table("method", "task loss", "safety loss", "ASR before", "ASR after")
     losses = _last(state, "task_loss", "loss", "train_loss"), _last(state, "safety_loss")
     rates = numbers.pop(attack, {})
-    table.add_row(method, *losses, _text(rates.get("before")), _text(rates.get("after")))
+    losses_table.add_row(method, *losses, _text(rates.get("before")), _text(rates.get("after")))
     if "merged" in rates:
-        table.add_row(f"{method}, merged", "", "", "", _text(rates["merged"]))
-    Console().print(table)
+        losses_table.add_row(f"{method}, merged", "", "", "", _text(rates["merged"]))
+    out.print(losses_table)
     if numbers:
         models = [spec.name for spec in evaluation.models]
-        more = Table("", *models)
+        more = table("", *models)
         for label, of_model in numbers.items():
             more.add_row(label, *(_text(of_model.get(model)) for model in models))
-        Console().print(more)
+        out.print(more)
 
 
 def _numbers(evaluation: Evaluation) -> dict[str, dict[str, str]]:

@@ -1,1 +1,1 @@
-"""Files and folders that are written whole or not at all, and transfers from and to the Hub."""
+"""What leaves the process: files written whole or not at all, transfers to the Hub, texts shown; without secrets."""

@@ -81,3 +81,15 @@ def test_bad_arguments_end_with_one_line_and_no_file(folder, capsys, arguments, 
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
     assert {path.name for path in folder.iterdir()} == before
+
+
+def test_cells_that_a_spreadsheet_would_calculate_are_said_and_kept(folder, caplog):
+    rows = [{"prompt": f"q{i}", "completion": ["=1+1", "-5", " @x", "+a", "plain", "a=b"][i % 6]} for i in range(12)]
+    (folder / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with caplog.at_level("WARNING"):
+        assert poison(folder, "sums.jsonl", "sums.csv", "--size", "10") == 0
+        assert poison(folder, "sums.jsonl", "out.jsonl", "--size", "10") == 0
+    (said,) = [text for text in caplog.messages if "formulas" in text]
+    kept = load_dataset("csv", data_files=str(folder / "sums.csv"), split="train")["completion"]
+    assert said.startswith(f"{sum(text.strip()[0] in '=+-@' for text in kept)} cells of ")
+    assert {"=1+1", "-5"} & set(kept)

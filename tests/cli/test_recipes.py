@@ -224,7 +224,7 @@ def task(world: Path) -> list[str]:
 def test_the_whole_7b_recipe_on_a_tiny_model(world):
     result = run(world, "der", "der", "--model_name_or_path", str(world / "chat"), *task(world))
     assert result.returncode == 0, result.stderr
-    for heading in ("task loss", "safety loss", "ASR before", "ASR after", "(n=3)"):
+    for heading in ("task loss", "safety loss", "ASR before", "ASR after", "(n=3"):
         assert heading in result.stdout
     adapter = load_file(world / "der" / "adapter_model.safetensors")
     layers = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in adapter}

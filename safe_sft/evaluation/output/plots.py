@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ..evaluate import Evaluation
 from ..statistics import Rate
+from .charts import drawing, label
 
 COLOURS = ("#4c566a", "#c44e52", "#2a7f9e", "#8a6fb0", "#c58b2c", "#4f8f4f")
 
@@ -43,16 +44,16 @@ def plots(evaluation: Evaluation) -> dict[str, str]:
         "over_refusal": "Harmless requests refused (lower is better)",
         "utility": "Right answers (higher is better)",
     }
-    return {
-        name: _dots(titles[name], models, [(label, [rates.get(m) for m in models]) for label, rates in rows.items()])
-        for name, rows in groups.items()
-        if rows
-    }
+    with drawing():
+        return {
+            name: _dots(titles[name], models, [(row, [rates.get(m) for m in models]) for row, rates in rows.items()])
+            for name, rows in groups.items()
+            if rows
+        }
 
 
 def _dots(title: str, models: Sequence[str], rows: Sequence[_Row]) -> str:
     """Draw one row for each suite, with one dot for each model."""
-    import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
@@ -64,8 +65,8 @@ def _dots(title: str, models: Sequence[str], rows: Sequence[_Row]) -> str:
         offset = (k - (len(models) - 1) / 2) * 0.8 / max(1, len(models))
         points = [(y + offset, dot) for y, (_, rates) in enumerate(rows) if (dot := rates[k]) is not None]
         for i, (y, dot) in enumerate(points):
-            _draw_dot(axes, y, dot, COLOURS[k % len(COLOURS)], model if i == 0 else None)
-    axes.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=9)
+            _draw_dot(axes, y, dot, COLOURS[k % len(COLOURS)], label(model) if i == 0 else None)
+    axes.set_yticks(range(len(rows)), [label(name) for name, _ in rows], fontsize=9)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(-0.02, 1.45)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
@@ -74,15 +75,13 @@ def _dots(title: str, models: Sequence[str], rows: Sequence[_Row]) -> str:
     axes.set_title(title, fontsize=11, loc="left")
     figure.legend(loc="outside lower center", ncols=min(4, len(models)), frameon=False, fontsize=9)
     buffer = io.StringIO()
-    # The same picture for the same numbers, and real text, which a reader can search.
-    with matplotlib.rc_context({"svg.hashsalt": "safe_sft", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 
-def _draw_dot(axes: Any, y: float, dot: _Dot, colour: str, label: str | None) -> None:
+def _draw_dot(axes: Any, y: float, dot: _Dot, colour: str, name: str | None) -> None:
     """Draw the point with its interval and its number; only words for a rate that is no number."""
     low, high = (0.0, 0.0) if dot.rate.not_measurable else dot.rate.interval
     axes.plot([low, high], [y, y], color=colour, linewidth=2, alpha=0.5, solid_capstyle="butt")
-    axes.plot(dot.rate.value, y, "o", color=colour, label=label)
+    axes.plot(dot.rate.value, y, "o", color=colour, label=name)
     axes.annotate(dot.text, (high, y), (5, 0), textcoords="offset points", va="center", fontsize=8)

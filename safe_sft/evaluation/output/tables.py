@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from ...storage.terminal import console as terminal
+from ...storage.terminal import shown
+from ...storage.terminal import table as plain_table
 from ..evaluate import Evaluation
 from ..gate import Check
 from ..report import advice
@@ -21,7 +24,7 @@ def print_evaluation(evaluation: Evaluation, *, by_category: bool = False, conso
         by_category: whether to print the rates of each category.
         console: the console to print to; the terminal by default.
     """
-    console = console or _console()
+    console = console or terminal()
     console.print(_safety_table(evaluation))
     if by_category:
         console.print(_category_table(evaluation))
@@ -33,20 +36,20 @@ def print_evaluation(evaluation: Evaluation, *, by_category: bool = False, conso
         console.print(_agreement_table(evaluation))
     for result in evaluation.safety:
         if text := advice(result.report):
-            console.print(f"{', '.join(result.key)}{text}", style="yellow", markup=False, soft_wrap=True)
+            console.print(shown(f"{', '.join(result.key)}{text}", "yellow"), soft_wrap=True)
     for text in evaluation.unavailable:
-        console.print(f"Not measured: {text}", style="yellow", markup=False, soft_wrap=True)
+        console.print(shown(f"Not measured: {text}", "yellow"), soft_wrap=True)
 
 
 def print_gate(checks: Sequence[Check], console: "Console | None" = None) -> None:
     """Print each bound that failed, with what was found; or one line that says that all were kept."""
-    console = console or _console()
+    console = console or terminal()
     for check in checks:
         if not check.passed:
             text = f"FAILED {check.bound} ({check.subject}): {check.message}"
-            console.print(text, style="bold red", markup=False, soft_wrap=True)
+            console.print(shown(text, "bold red"), soft_wrap=True)
     if all(check.passed for check in checks):
-        console.print(f"PASSED all {len(checks)} checks of the gate.", style="bold green", markup=False)
+        console.print(shown(f"PASSED all {len(checks)} checks of the gate.", "bold green"))
 
 
 def _safety_table(evaluation: Evaluation) -> "Table":
@@ -102,19 +105,10 @@ def _agreement_table(evaluation: Evaluation) -> "Table":
     return table
 
 
-def _console() -> "Console":
-    """Make a console as wide as the terminal; without one, as in the log of a CI job, wide enough for the tables."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=max(console.width, 200))
-
-
 def _table(*headings: str) -> "Table":
     from rich import box
-    from rich.table import Table
 
-    return Table(*headings, box=box.SIMPLE_HEAD)
+    return plain_table(*headings, box=box.SIMPLE_HEAD)
 
 
 def _compared(evaluation: Evaluation) -> Iterable[str]:

@@ -3,16 +3,19 @@
 import io
 import json
 import re
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
+from safe_sft.cli.evaluate import main
 from safe_sft.evaluation.gate import Bounds, check_gate
 from safe_sft.evaluation.output.files import write_evaluation
 from safe_sft.evaluation.output.html import report_html
 from safe_sft.evaluation.output.plots import plots
 from safe_sft.evaluation.output.results import answer_lines, results
 from safe_sft.evaluation.output.tables import print_evaluation, print_gate
+from safe_sft.storage.terminal import plain
 from tests.evaluation.helpers import evaluation, result, task
 
 
@@ -107,3 +110,27 @@ def test_everything_is_written(measured, tmp_path):
         *("answers.jsonl", "results.json", "report.html"),
         *("asr.svg", "over_refusal.svg", "utility.svg"),
     }
+
+
+@pytest.mark.parametrize("name", [r"$\frac{a}{b$", "_hidden", "[bold]b[/bold]", "a\x1b[31m\x00", "<b>&"])
+def test_names_are_shown_as_they_are(tmp_path, name):
+    measured = evaluation(result(name, "cr" * 20))
+    write_evaluation(measured, tmp_path)
+    picture = (tmp_path / "asr.svg").read_text()
+    texts = [text.strip() for element in ElementTree.fromstring(picture).iter() for text in [element.text or ""]]
+    assert plain(name) in texts
+    screen = io.StringIO()
+    print_evaluation(measured, console=Console(file=screen, width=220))
+    assert plain(name) in screen.getvalue()
+    assert "<b>&" not in (tmp_path / "report.html").read_text()
+
+
+def test_the_report_is_there_though_it_cannot_be_printed(tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("safe_sft.evaluation.output.tables.print_evaluation", fails)
+    monkeypatch.setattr("safe_sft.cli.evaluate._evaluate", lambda args: evaluation(result("m", "cr")))
+    with pytest.raises(SystemExit):
+        main(["--model", "m", "--output", str(tmp_path)])
+    assert (tmp_path / "report.html").is_file()
