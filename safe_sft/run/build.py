@@ -10,6 +10,7 @@ from trl import DatasetMixtureConfig, ModelConfig
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
 from ..hub.facts import CardContent
+from ..models.fit import ModelError
 from ..models.loading import load_tokenizer
 from ..replay import CachedTeacher
 from ..trainer.compatibility import weights_are_cut_up
@@ -61,7 +62,7 @@ def build_run(
     """
     if model.model_name_or_path is None:
         raise ValueError("`model_name_or_path` is missing. Set it in the recipe.")
-    _check_template(args.chat_template_path, trust_remote_code=args.trust_remote_code)
+    _check_template(args.chat_template_path)
     args = with_values(args, hub_strategy=push_strategy(script, args))
     loaded = load_splits(script, mixture)
     loaded, task_rows = hold_out(script, args, loaded)
@@ -90,10 +91,16 @@ def _datasets(script: SafeScriptArguments, args: SafeSFTConfig, splits: Splits) 
     }
 
 
-def _check_template(path: str | None, *, trust_remote_code: bool) -> None:
+def _check_template(path: str | None) -> None:
     """Check the chat template: TRL takes a missing file for a model's name, and asks whether to run its code."""
     if path is not None and not path.endswith((".jinja", ".j2")):
-        load_tokenizer(path, trust_remote_code=trust_remote_code)
+        try:
+            load_tokenizer(path, trust_remote_code=False)
+        except ModelError as error:
+            raise ValueError(
+                f"`chat_template_path={path!r}` cannot be read without running code: {error} To use its template, "
+                "write it to a .jinja file, and give that."
+            ) from error
     if path is not None and path.endswith((".jinja", ".j2")) and not os.path.isfile(path):
         raise ValueError(
             f"The file of `chat_template_path={path!r}` does not exist (looked in {os.getcwd()}). "
