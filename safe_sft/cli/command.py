@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from .exits import DEBUG, Parser, ends_processes, one_line_errors
+from .unread import Rule, require_read
 
 Arguments = TypeVar("Arguments")
 
@@ -50,7 +51,7 @@ def _say_anything() -> None:
 
 
 def options(
-    name: str, text: str | None, add_arguments: Callable[[argparse.ArgumentParser], None]
+    name: str, text: str | None, add_arguments: Callable[[argparse.ArgumentParser], None], rules: Sequence[Rule] = ()
 ) -> Callable[[list[str]], argparse.Namespace]:
     """Make the `parse` function of a command that takes only options.
 
@@ -58,6 +59,7 @@ def options(
         name: name of the command, such as `merge`.
         text: what the command is for; the first words of its help.
         add_arguments: declares the options; it imports nothing heavy, so that `--help` is quick.
+        rules: what some options need beside them to count.
     """
 
     def parse(words: list[str]) -> argparse.Namespace:
@@ -69,7 +71,9 @@ def options(
             allow_abbrev=False,
         )
         add_arguments(parser)
-        return parser.parse_args(words)
+        found = parser.parse_args(words)
+        require_read(vars(found), {a.dest: a.default for a in parser._actions}, rules, found)
+        return found
 
     return parse
 

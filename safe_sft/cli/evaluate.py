@@ -11,9 +11,46 @@ from typing import TYPE_CHECKING, Any
 from ..storage.secrets import clean_text
 from .command import command, options
 from .exits import Status
+from .unread import Rule, require_read
 
 if TYPE_CHECKING:
+    from ..evaluation.asked import Asked
     from ..evaluation.evaluate import Evaluation, ModelSpec
+
+
+def _is_judge(*kinds: str) -> Callable[[Any], bool]:
+    return lambda args: any(name.partition(":")[0] in kinds for name in args.judge or ())
+
+
+_RULES = (
+    Rule("prompt_column", "a file of requests (`--prompts`, `--suite FILE`)", lambda args: _has_column(args)),
+    Rule("allow_code_execution", "`--utility code:FILE`", lambda args: _has_task(args, "code")),
+    Rule("judge_labels", "`--judge classifier:MODEL`", _is_judge("classifier")),
+    Rule("judge_batch_size", "a judge that is a model (`classifier:`, `guard:`)", _is_judge("classifier", "guard")),
+    Rule(
+        "judge_url judge_key_variable judge_max_cost judge_prices judge_concurrency",
+        "`--judge api:MODEL`",
+        _is_judge("api"),
+    ),
+    Rule("max_utility_drop", "a task (`--utility`)", lambda args: bool(args.utility)),
+    Rule("max_asr_increase max_utility_drop", "two models (`--model` twice)", lambda args: len(args.models or ()) > 1),
+)
+#: What is known once the suites are loaded, and before any model is.
+_GATE = (Rule("max_asr max_asr_increase", "a suite of harmful requests (`--suite`)", lambda asked: _can_tell(asked)),)
+
+
+def _has_column(args: argparse.Namespace) -> bool:
+    # A data set of the Hub has a column, too; a text file has none.
+    names = [*(args.suite or ()), *([args.prompts] if args.prompts else [])]
+    return any(name == args.prompts or "." in os.path.basename(name) for name in names if not name.endswith(".txt"))
+
+
+def _has_task(args: argparse.Namespace, task: str) -> bool:
+    return any(name.partition(":")[0] == task for name in args.utility or ())
+
+
+def _can_tell(asked: "Asked") -> bool:
+    return bool(asked.unavailable) or any(suite.harmful for suite in asked.suites)
 
 
 class _OfModel(argparse.Action):
@@ -123,6 +160,7 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
         prompt=args.prompt_column,
         allow_code_execution=args.allow_code_execution,
     )
+    require_read(vars(args), {}, _GATE, asked)
     return evaluate_models(
         models,
         asked.suites,
@@ -174,7 +212,7 @@ def _judges(args: argparse.Namespace) -> "list[Callable[[], Any]]":
     return [judge_maker(name, options) for name in dict.fromkeys(args.judge or ["refusal_phrases"])]
 
 
-main = command("evaluate", options("evaluate", __doc__, add_arguments), run)
+main = command("evaluate", options("evaluate", __doc__, add_arguments, _RULES), run)
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -11,9 +11,20 @@ import argparse
 
 from .command import command, options
 from .exits import Status
+from .unread import Rule
 
 ESTIMATORS = ("empirical", "sampled", "mas")
 SPACES = ("weight", "adapter")
+
+_RULES = (
+    Rule(
+        "lora_target_modules lora_modules_to_save",
+        "a fresh LoRA (no `--adapter`, and not `--space adapter`)",
+        lambda args: args.adapter is None and args.space != "adapter",
+    ),
+    Rule("seed", "`--estimator sampled`, which alone draws", lambda args: args.estimator == "sampled"),
+    Rule("decay", "`--previous`", lambda args: args.previous is not None),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     return Status.DONE
 
 
-main = command("importance", options("importance", __doc__, add_arguments), run)
+main = command("importance", options("importance", __doc__, add_arguments, _RULES), run)
 
 if __name__ == "__main__":
     raise SystemExit(main())

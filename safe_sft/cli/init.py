@@ -6,6 +6,9 @@ from pathlib import Path
 
 from .command import command, options
 from .exits import Status
+from .unread import Rule
+
+_RULES = (Rule("overwrite", "`--output`", lambda args: args.output is not None),)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     return Status.DONE
 
 
-main = command("init", options("init", __doc__, add_arguments), run)
+main = command("init", options("init", __doc__, add_arguments, _RULES), run)
 
 if __name__ == "__main__":
     raise SystemExit(main())

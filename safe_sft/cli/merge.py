@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .command import command, options
 from .exits import Status
+from .unread import Rule
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from ..merging.sweep import Sweep
 
 _TENTHS = ",".join(f"{tenth / 10:g}" for tenth in range(11))
+
+_RULES = (
+    Rule("task_file prompts max_asr max_new_tokens batch_size", "`--sweep`", lambda args: args.sweep is not None),
+    Rule("overwrite push_to_hub max_shard_size", "`--output`", lambda args: args.output is not None),
+    Rule("hub_model_id", "`--push_to_hub`", lambda args: args.push_to_hub),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -136,7 +143,7 @@ def _sweep(args: argparse.Namespace) -> "Sweep":
     return sweep
 
 
-main = command("merge", options("merge", __doc__, add_arguments), run)
+main = command("merge", options("merge", __doc__, add_arguments, _RULES), run)
 
 if __name__ == "__main__":
     raise SystemExit(main())

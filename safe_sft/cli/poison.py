@@ -10,8 +10,11 @@ from pathlib import Path
 
 from .command import command, options
 from .exits import Status
+from .unread import Rule
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+_RULES = (Rule("trigger", "`--kind backdoor`", lambda args: args.kind == "backdoor"),)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +61,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"`--ratio {args.ratio:g}` is not a share. Give a number between 0 and 1, such as 0.1.")
     if args.size is not None and args.size < 1:
         raise ValueError(f"`--size {args.size}` must be at least 1.")
-    if args.trigger is not None and (args.kind != "backdoor" or not args.trigger.strip()):
-        raise ValueError(f"`--trigger {args.trigger!r}` is for `--kind backdoor`, and must have a word.")
+    if args.trigger is not None and not args.trigger.strip():
+        raise ValueError(f"`--trigger {args.trigger!r}` must have a word.")
     output = Path(args.output)
     if output.suffix not in SUFFIXES:
         raise ValueError(f"`--output {args.output}` is of no known kind. Choose from: {', '.join(SUFFIXES)}.")
@@ -67,7 +70,7 @@ def _check(args: argparse.Namespace) -> None:
         raise FileExistsError(f"`--output {args.output}` exists. Add `--overwrite`, or choose another file.")
 
 
-main = command("poison", options("poison", __doc__, add_arguments), run)
+main = command("poison", options("poison", __doc__, add_arguments, _RULES), run)
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -1,8 +1,9 @@
 """The arguments of the commands that take a recipe."""
 
 import tempfile
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from trl import DatasetMixtureConfig, ModelConfig, TrlParser
@@ -12,6 +13,7 @@ from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
 from ..methods.listing import field_notes
 from .exits import Parser, one_line_errors
+from .unread import Rule, require_read
 
 Arguments = tuple[SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtureConfig]
 
@@ -40,4 +42,56 @@ def parse(argv: list[str], command: str = "train") -> Arguments:
             resolved = Path(folder) / "recipe.yaml"
             resolved.write_text(yaml.safe_dump(read_recipe(path), allow_unicode=True), encoding="utf-8")
             arguments = ["--config", str(resolved), *arguments]
-        return make_parser(command).parse_args_and_config(arguments)  # type: ignore[return-value]
+        parsed: Arguments = make_parser(command).parse_args_and_config(arguments)  # type: ignore[assignment]
+        _check_unread_fields(parsed)
+    return parsed
+
+
+class _Read(NamedTuple):
+    """The arguments, by the names that the rules call them by."""
+
+    script: SafeScriptArguments
+    args: SafeSFTConfig
+    model: ModelConfig
+    mixture: DatasetMixtureConfig
+
+
+_LORA = "lora_r lora_alpha lora_dropout lora_target_modules lora_target_parameters lora_modules_to_save lora_task_type"
+#: Beside the fields of the safety methods, which `SafeSFTConfig` checks.
+_RULES = (
+    Rule(
+        "poison_kind poison_dataset poison_trigger", "`poison_ratio` above 0", lambda run: run.script.poison_ratio > 0
+    ),
+    Rule("dataset_config dataset_streaming", "`dataset_name`", lambda run: run.script.dataset_name is not None),
+    Rule("dataset_test_split", "`eval_strategy: steps` or `epoch`", lambda run: run.args.eval_strategy != "no"),
+    Rule(
+        "safety_dataset_config safety_dataset_split",
+        "`safety_dataset_name`",
+        lambda run: run.script.safety_dataset_name is not None,
+    ),
+    Rule(
+        "safety_eval_size",
+        "`safety_eval_steps` or `safety_max_asr`, which measure during training",
+        lambda run: run.args.measures_in_training,
+    ),
+    Rule(
+        f"{_LORA} use_rslora use_dora",
+        "`use_peft: true`",
+        lambda run: run.model.use_peft or run.script.adapter_name_or_path is not None,
+    ),
+    Rule(
+        "bnb_4bit_quant_type use_bnb_nested_quant bnb_4bit_quant_storage",
+        "`load_in_4bit: true`",
+        lambda run: run.model.load_in_4bit,
+    ),
+)
+
+
+def _check_unread_fields(parsed: Arguments) -> None:
+    known = [(part, field) for part in parsed for field in fields(part)]
+    values = {field.name: getattr(part, field.name, None) for part, field in known}
+    require_read(values, {field.name: _default(field) for _, field in known}, _RULES, _Read(*parsed), recipe=True)
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()

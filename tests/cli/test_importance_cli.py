@@ -86,7 +86,10 @@ def test_stages_add_up(inputs, tmp_path):
 
 @pytest.mark.parametrize(
     ("extra", "said"),
-    [(["--decay", "1.5"], "between 0 and 1"), (["--previous", "/nonexistent"], "neither a folder nor a repository")],
+    [
+        (["--previous", "p", "--decay", "1.5"], "between 0 and 1"),
+        (["--previous", "/nonexistent"], "neither a folder nor a repository"),
+    ],
 )
 def test_mistakes_are_one_line(inputs, tmp_path, capsys, extra, said):
     with pytest.raises(SystemExit) as stopped:

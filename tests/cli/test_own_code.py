@@ -15,7 +15,7 @@ COMMANDS = {
     "init": "--model {folder}/own --data gsm8k",
     "plan": "--config {folder}/recipe.yaml --model_name_or_path {folder}/own",
     "train": "--config {folder}/recipe.yaml --model_name_or_path {folder}/own",
-    "train with its template": "--config {folder}/recipe.yaml --chat_template_path {folder}/own --trust_remote_code true",
+    "train with its template": "--config {folder}/recipe.yaml --chat_template_path {folder}/own --trust_remote_code=1",
     "importance": "--model {folder}/own --output {folder}/importance",
     "evaluate": "--model {folder}/own",
     "evaluate by a classifier": f"{ASKED} --judge classifier:{{folder}}/own --judge_labels LABEL_0=refused",

@@ -62,7 +62,7 @@ def test_the_seed_decides(folder):
         ({"ratio": "1.5"}, "`--ratio 1.5` is not a share"),
         ({"output": "out.xlsx"}, "is of no known kind"),
         ({"output": "goals.jsonl"}, "exists. Add `--overwrite`"),
-        ({"more": ("--trigger", "x")}, "is for `--kind backdoor`"),
+        ({"more": ("--trigger", "x")}, "only with `--kind backdoor`"),
         ({"more": ("--kind", "worse")}, "Choose from: harmful"),
         ({"source": "chat.jsonl", "output": "out.csv"}, "cannot hold chat messages"),
         ({"source": "missing.jsonl"}, "does not exist"),
