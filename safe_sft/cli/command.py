@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from .exits import DEBUG, Parser, ends_processes, one_line_errors
+from .exits import DEBUG, Parser, ends_on_signal, ends_processes, one_line_errors
 from .unread import Rule, require_read
 
 Arguments = TypeVar("Arguments")
@@ -18,27 +18,31 @@ _OPTION = re.compile(r"(--[A-Za-z][\w-]*)(=.*)?", re.DOTALL)
 _OF_TRANSFORMERS = ("underflow_overflow", "tpu_metrics_debug")
 
 
-def command(name: str, parse: Callable[[list[str]], Arguments], run: Callable[[Arguments], int]) -> Callable[..., int]:
+def command(
+    name: str, parse: Callable[[list[str]], Arguments], run: Callable[[Arguments], int], go_on: str = ""
+) -> Callable[..., int]:
     """Make the `main` function of a command, for `safe-sft` and for `python -m`.
 
     Args:
         name: name of the command, such as `train`.
         parse: turns a list of words, with options spelt with underscores, into the arguments.
         run: does the work of the command, and returns the exit status.
+        go_on: sentence on how to go on after a signal.
 
     Returns:
         A function that takes the words after the command (this process's own by default). It returns the exit status,
-        or raises `SystemExit` with 2.
+        or raises `SystemExit` with 2, or with 130 or 143 after a signal.
     """
 
     @ends_processes
     def main(argv: list[str] | None = None) -> int:
         _say_anything()
         words = _without_debug(underscored(sys.argv[1:] if argv is None else argv))
-        with one_line_errors(name, TypeError):
-            arguments = parse(words)
-        with one_line_errors(name):
-            return run(arguments)
+        with ends_on_signal(name, go_on):
+            with one_line_errors(name, TypeError):
+                arguments = parse(words)
+            with one_line_errors(name):
+                return run(arguments)
 
     return main
 

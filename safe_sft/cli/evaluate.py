@@ -35,6 +35,7 @@ _RULES = (
     Rule("max_utility_drop", "a task (`--utility`)", lambda args: bool(args.utility)),
     Rule("max_asr_increase max_utility_drop", "two models (`--model` twice)", lambda args: len(args.models or ()) > 1),
 )
+_GO_ON = "The same command goes on with the answers that it has, where it had an `--output`."
 #: What is known once the suites are loaded, and before any model is.
 _GATE = (Rule("max_asr max_asr_increase", "a suite of harmful requests (`--suite`)", lambda asked: _can_tell(asked)),)
 
@@ -212,7 +213,7 @@ def _judges(args: argparse.Namespace) -> "list[Callable[[], Any]]":
     return [judge_maker(name, options) for name in dict.fromkeys(args.judge or ["refusal_phrases"])]
 
 
-main = command("evaluate", options("evaluate", __doc__, add_arguments, _RULES), run)
+main = command("evaluate", options("evaluate", __doc__, add_arguments, _RULES), run, _GO_ON)
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -5,13 +5,15 @@
 | 0 | done |
 | 1 | a bound or a gate was not kept |
 | 2 | wrong input, or something that the command needs is missing |
-
-There are no others, except those that the shell gives to a command stopped by a signal (130, 143).
+| 130 | stopped by SIGINT (Ctrl-C) |
+| 143 | stopped by SIGTERM |
 """
 
 import argparse
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +38,8 @@ class Status(IntEnum):
     DONE = 0
     NOT_KEPT = 1
     WRONG = 2
+    INTERRUPTED = 128 + signal.SIGINT
+    TERMINATED = 128 + signal.SIGTERM
 
 
 class Parser(argparse.ArgumentParser):
@@ -93,6 +97,50 @@ def one_line_errors(command: str, *also: type[Exception]) -> Iterator[None]:
             print(clean_text(traceback.format_exc()), end="", file=sys.stderr)
         say_error(command, error if foreseen else f"{type(error).__name__}: {error}")
         raise SystemExit(Status.WRONG) from error
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has come.
+
+    Attributes:
+        signal: number of the signal.
+        go_on: sentence on how to go on, instead of the command's own.
+    """
+
+    def __init__(self, number: int, go_on: str | None = None):
+        super().__init__()
+        self.signal, self.go_on = number, go_on
+
+
+@contextmanager
+def ends_on_signal(command: str, go_on: str = "") -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into one line, and the status that a shell gives to a command stopped by them.
+
+    Args:
+        command: name of the command, such as `train`.
+        go_on: sentence on how to go on.
+
+    Raises:
+        SystemExit: with status 130 or 143.
+    """
+
+    def terminate(*_: object) -> NoReturn:
+        raise Interrupted(signal.SIGTERM)
+
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        number = getattr(error, "signal", signal.SIGINT)
+        _end_progress_bars()
+        said = getattr(error, "go_on", None) or go_on
+        print(f"safe-sft {command}: stopped by {signal.Signals(number).name}. {said}".rstrip(), file=sys.stderr)
+        raise SystemExit(Status(128 + number)) from None
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def ends_processes(main: Callable[[list[str] | None], int]) -> Callable[..., int]:

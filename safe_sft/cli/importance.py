@@ -91,7 +91,9 @@ def run(args: argparse.Namespace) -> int:
     return Status.DONE
 
 
-main = command("importance", options("importance", __doc__, add_arguments, _RULES), run)
+main = command(
+    "importance", options("importance", __doc__, add_arguments, _RULES), run, "The same command goes on where it was."
+)
 
 if __name__ == "__main__":
     raise SystemExit(main())

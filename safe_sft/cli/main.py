@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ..version import __version__
-from .exits import DEBUG, Parser, one_line_errors
+from .exits import DEBUG, Parser, ends_on_signal, one_line_errors
 
 COMMANDS = {
     "init": "write a commented recipe for a model, a data set and a GPU",
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     own = 2 if argv[:1] == ["--debug"] else 1  # the words up to the command
     found = build_parser().parse_args(argv[:own])
-    with one_line_errors(found.command):  # a library may be missing
+    with ends_on_signal(found.command), one_line_errors(found.command):  # a library may be missing
         module = import_module(f".{found.command}", __package__)
     return module.main([*(["--debug"] if found.debug else []), *argv[own:]])
 

@@ -20,7 +20,7 @@ def run(arguments: Arguments) -> int:
     return Status.DONE
 
 
-main = command("teacher", partial(parse, command="teacher"), run)
+main = command("teacher", partial(parse, command="teacher"), run, "The same command goes on where it was.")
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -6,11 +6,12 @@
 The arguments are those of `trl sft`, those of `SafeSFTConfig`, and the safety data below.
 """
 
+from signal import SIGINT
 from typing import Any
 
 from ..config.recipes import resolved_recipe
 from .command import command
-from .exits import Status, one_line_errors, say_error
+from .exits import Interrupted, Status, one_line_errors, say_error
 from .recipe_arguments import Arguments
 from .recipe_arguments import parse as parse_recipe
 
@@ -24,7 +25,7 @@ def run(parsed: tuple[Arguments, dict[str, Any]]) -> int:
     """Train and save; returns 1 when a bound was not kept (the model is saved then, too)."""
     from ..run import PushRefused, build_run, train
     from ..trainer.callbacks import why_stopped
-    from ..trainer.checkpoints import checkpoint_of
+    from ..trainer.checkpoints import checkpoint_of, how_to_go_on
 
     arguments, recipe = parsed
     args = arguments[1]
@@ -35,6 +36,8 @@ def run(parsed: tuple[Arguments, dict[str, Any]]) -> int:
         prepared = build_run(*arguments, recipe=recipe)
     try:
         train(prepared)
+    except KeyboardInterrupt as error:
+        raise Interrupted(getattr(error, "signal", SIGINT), how_to_go_on(str(args.output_dir))) from error
     except PushRefused as error:
         say_error("train", error)
         return Status.NOT_KEPT

@@ -29,6 +29,7 @@ _SHARED = {
     "safety_max_asr",
     "merge_after_training",
     "merge_weight",
+    "save_on_signal",
 }
 
 
@@ -75,6 +76,8 @@ class SafeSFTConfig(SFTConfig):
         safety_eval_size: How many of the built-in held-out prompts that measurement uses.
         safety_eval_max_new_tokens: Longest answer when attack success is measured, in tokens.
         safety_eval_batch_size: Prompts answered at a time when attack success is measured, per device.
+        save_on_signal: Whether SIGINT (Ctrl-C) and SIGTERM save a checkpoint after the current step before they end
+            training; a second signal ends it at once.
     """
 
     safety_method: str = "der"
@@ -102,6 +105,7 @@ class SafeSFTConfig(SFTConfig):
     safety_eval_size: int = 64
     safety_eval_max_new_tokens: int = 64
     safety_eval_batch_size: int = 32
+    save_on_signal: bool = False
 
     def __post_init__(self) -> None:
         # YAML reads a bare `off`, `no` or `none` as something else than text.

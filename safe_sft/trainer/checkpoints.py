@@ -72,6 +72,20 @@ def resumable(asked: str | bool | None, output_dir: str) -> str | None:
     return checkpoint
 
 
+def how_to_go_on(output_dir: str) -> str:
+    """Say how a run that was stopped goes on.
+
+    Args:
+        output_dir: folder of the run.
+    """
+    kept = newest_checkpoint(output_dir)
+    if kept is not None:
+        return f"Go on from '{kept}' with the same command and `--resume_from_checkpoint true`."
+    return (
+        f"There is no checkpoint in '{output_dir}': start again. With `--save_on_signal true` a stopped run saves one."
+    )
+
+
 def require_complete(checkpoint: str) -> None:
     """Refuse a checkpoint that was not written to its end.
 

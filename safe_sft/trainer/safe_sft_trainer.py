@@ -29,6 +29,7 @@ from .merge_after import merge_with_aligned
 from .method_states import load_method_states, method_states, save_method_states
 from .origin import Origin
 from .safety_set import SafetySet
+from .signals import saving_on_signal
 from .step_means import StepMeans
 from .step_states import MicroStep, ReplayedRows, StepStates
 from .task_refusals import task_prompts, task_refusals
@@ -198,8 +199,7 @@ class SafeSFTTrainer(HubTrainer):
         """Return the weighted sum of the terms, normalised over the optimizer step, and record them for the log."""
         total = torch.zeros((), device=device)
         for method, weight in self._terms:
-            value = method.loss(step)
-            if value is not None:
+            if (value := method.loss(step)) is not None:
                 total = total + weight * value.to(device)
                 self._step_means.add(f"safety/{method.name}", value)
                 self._guard.saw_loss(method.name, weight * value)
@@ -262,7 +262,8 @@ class SafeSFTTrainer(HubTrainer):
             ValueError: when the checkpoint is not complete, or its run had another aligned model.
         """
         self._step_means = StepMeans()
-        result = super().train(resumable(resume_from_checkpoint, str(self.args.output_dir)), *args, **kwargs)
+        with saving_on_signal(self):
+            result = super().train(resumable(resume_from_checkpoint, str(self.args.output_dir)), *args, **kwargs)
         if self.args.merge_after_training is not None:
             with self.deployed():
                 self.save_model(_internal_call=True)  # which does not push
