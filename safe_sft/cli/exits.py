@@ -21,6 +21,7 @@ from enum import IntEnum
 from functools import wraps
 from typing import NoReturn
 
+from ..storage.disk import disk_problem
 from ..storage.secrets import clean_text
 from ..storage.terminal import plain
 
@@ -90,12 +91,13 @@ def one_line_errors(command: str, *also: type[Exception]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        speaks = type(error).__module__.partition(".")[0] in _SPEAKING
+        problem = disk_problem(error)
+        speaks = problem or type(error).__module__.partition(".")[0] in _SPEAKING
         foreseen = speaks or isinstance(error, (ValueError, OSError, ModuleNotFoundError, *also))
         _end_progress_bars()
         if not foreseen or os.environ.get(DEBUG, "") not in ("", "0"):
             print(clean_text(traceback.format_exc()), end="", file=sys.stderr)
-        say_error(command, error if foreseen else f"{type(error).__name__}: {error}")
+        say_error(command, problem or (error if foreseen else f"{type(error).__name__}: {error}"))
         raise SystemExit(Status.WRONG) from error
 
 

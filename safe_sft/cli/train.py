@@ -10,6 +10,7 @@ from signal import SIGINT
 from typing import Any
 
 from ..config.recipes import resolved_recipe
+from ..storage.disk import writing
 from .command import command
 from .exits import Interrupted, Status, one_line_errors, say_error
 from .recipe_arguments import Arguments
@@ -29,13 +30,13 @@ def run(parsed: tuple[Arguments, dict[str, Any]]) -> int:
 
     arguments, recipe = parsed
     args = arguments[1]
-    args.resume_from_checkpoint = checkpoint_of(
-        args.resume_from_checkpoint, str(args.output_dir)
-    )  # before all loading
+    # Before anything is loaded and measured.
+    args.resume_from_checkpoint = checkpoint_of(args.resume_from_checkpoint, str(args.output_dir))
     with one_line_errors("train", TypeError):
         prepared = build_run(*arguments, recipe=recipe)
     try:
-        train(prepared)
+        with writing(str(args.output_dir)):
+            train(prepared)
     except KeyboardInterrupt as error:
         raise Interrupted(getattr(error, "signal", SIGINT), how_to_go_on(str(args.output_dir))) from error
     except PushRefused as error:

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from .disk import writing
+
 
 @contextmanager
 def complete_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
@@ -26,7 +28,8 @@ def complete_folder(output: Path, *, overwrite: bool) -> Iterator[Path]:
     partial = output.with_name(f".{output.name}.partial-{uuid4().hex[:8]}")
     partial.mkdir(parents=True)
     try:
-        yield partial
+        with writing(output):
+            yield partial
         _take_place(partial, output, overwrite=overwrite)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

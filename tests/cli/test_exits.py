@@ -187,8 +187,8 @@ def failing(error):
     "error",
     [
         ValueError("several\nlines"),
-        OSError(28, "No space left on device"),
-        PermissionError(13, "Permission denied"),
+        FileNotFoundError(2, "No such file", "f"),
+        PermissionError("not without being asked for"),
         ConnectionError("no route"),
         ModuleNotFoundError("No module named 'lm_eval'"),
         SuiteUnavailable("not here"),
