@@ -71,7 +71,7 @@ def saving_on_signal(trainer: Trainer) -> Iterator[None]:
     def note(number: int, _: Any) -> None:
         callback.came = number
         restore()
-        said = f"\n{signal.Signals(number).name}: a checkpoint is saved after step {trainer.state.global_step + 1}.\n"
+        said = f"\n{signal.Signals(number).name}: a checkpoint is saved after this step, and training ends.\n"
         os.write(2, said.encode())  # a handler may have interrupted a `print`
 
     def restore() -> None:

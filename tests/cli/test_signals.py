@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from transformers import TrainerCallback
@@ -82,6 +83,38 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch):
     rest = make_trainer(tmp_path / "parts", max_steps=3)
     rest.train(resume_from_checkpoint=True)
     assert_same(trained_weights(rest), trained_weights(whole))
+
+
+ONE_OF_TWO = """
+import os, signal, sys
+from pathlib import Path
+from safe_sft.trainer.callbacks import MethodsCallback
+from safe_sft.trainer.signals import Stopped
+from tests.conftest import make_trainer
+
+def on_step_end(self, args, state, control, **_):
+    if state.global_step == 2 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+
+MethodsCallback.on_step_end = on_step_end
+try:
+    make_trainer(Path(sys.argv[1]), max_steps=4, save_strategy="no", save_on_signal=True).train()
+except Stopped as error:
+    print(f"rank {os.environ['RANK']} stopped by {error.signal}.", flush=True)
+"""
+
+
+def test_all_ranks_stop_after_the_same_step(tmp_path):
+    (tmp_path / "one.py").write_text(ONE_OF_TWO)
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "one.py", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, *start], capture_output=True, text=True, timeout=300, cwd=tmp_path, env=environment
+    )
+    for rank in (0, 1):
+        assert f"rank {rank} stopped by 15." in done.stdout, done.stderr
+    assert newest_checkpoint(str(tmp_path / "out")) == str(tmp_path / "out" / "checkpoint-2")
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= {p.name for p in (tmp_path / "out" / "checkpoint-2").iterdir()}
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path, monkeypatch):
