@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import MISSING, Field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from trl import DatasetMixtureConfig, ModelConfig, TrlParser
 from ..config.recipes import read_recipe, split_recipe
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
+from ..data.files import require_file
+from ..data.named_safety_sets import is_safety_set
 from ..methods.listing import field_notes
 from .exits import Parser, one_line_errors
 from .unread import Rule, require_read
@@ -38,11 +41,23 @@ def parse(argv: list[str], command: str = "train") -> Arguments:
     """Parse `argv` and its recipe, with the recipes that it extends."""
     with one_line_errors(command, TypeError), tempfile.TemporaryDirectory() as folder:
         path, arguments = split_recipe(argv)
+        parser = make_parser(command)
         if path is not None:  # TRL's parser takes one file
+            recipe = read_recipe(path)
+            _check_keys(recipe, parser, path)
             resolved = Path(folder) / "recipe.yaml"
-            resolved.write_text(yaml.safe_dump(read_recipe(path), allow_unicode=True), encoding="utf-8")
+            resolved.write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
             arguments = ["--config", str(resolved), *arguments]
-        parsed: Arguments = make_parser(command).parse_args_and_config(arguments)  # type: ignore[assignment]
+        try:
+            parsed: Arguments = parser.parse_args_and_config(arguments)  # type: ignore[assignment]
+        except ValueError as error:
+            if "bf16/gpu" not in str(error):
+                raise
+            _raise_other_errors(make_parser(command), arguments)
+            raise ValueError(
+                "This machine has no GPU that computes in bfloat16, which is the default. Set `use_cpu: true` to run "
+                "on the CPU, or `bf16: false`, and `fp16: true` where the GPU has float16 alone."
+            ) from error
         _check_unread_fields(parsed)
     return parsed
 
@@ -95,3 +110,32 @@ def _check_unread_fields(parsed: Arguments) -> None:
 
 def _default(field: Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def _check_keys(recipe: dict[str, Any], parser: TrlParser, path: str) -> None:
+    """Refuse a key that no argument has, and an output folder of nothing."""
+    names = {action.dest for action in parser._actions} | {"env"}
+    for key in recipe:
+        if key not in names:
+            close = get_close_matches(str(key), names, n=1)
+            hint = (
+                f"Did you mean `{close[0]}`?" if close else f"`safe-sft {parser.prog.split()[-1]} --help` lists all."
+            )
+            raise ValueError(f"The recipe '{path}' has the key `{key}`, which is no argument. {hint}")
+    if "output_dir" in recipe and recipe["output_dir"] is None:
+        raise ValueError(f"The recipe '{path}' says `output_dir: null`. Give the folder to save to.")
+
+
+def _raise_other_errors(parser: TrlParser, arguments: list[str]) -> None:
+    """Raise what else is wrong with the arguments: the kind of machine is the last thing to complain of.
+
+    Raises:
+        FileNotFoundError: when a data file does not exist.
+        ValueError: when an argument is wrong.
+    """
+    script, _, model, _ = parser.parse_args_and_config([*arguments, "--use_cpu", "true"])
+    if model.model_name_or_path is None:
+        raise ValueError("`model_name_or_path` is missing. Set it in the recipe.")
+    for name in (script.dataset_name, script.task_path, script.safety_dataset_name, script.safety_eval_prompts):
+        named = is_safety_set(name or "")  # `NAME:FILE` is a local copy
+        require_file(str(name or "").partition(":")[2] if named else name or "")

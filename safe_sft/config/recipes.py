@@ -17,6 +17,8 @@ import yaml
 from ..storage.secrets import without_secrets
 
 EXTENDS = "extends"
+#: Most values of one recipe, with its aliases written out.
+_MOST_VALUES = 100_000
 
 
 def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -88,6 +90,42 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _parsed(text: str) -> Any:
+    """Read YAML, after a look at how large it becomes with every alias written out.
+
+    Raises:
+        yaml.YAMLError: when it is no YAML, contains itself, or becomes too large.
+    """
+    loader = _UniqueKeys(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > _MOST_VALUES:
+            raise yaml.YAMLError(f"its aliases stand for more than {_MOST_VALUES} values; write out what is meant")
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply; write it flat") from error
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, known: dict[int, int | None]) -> int:
+    """Count the values of a node, those of an alias each time that it is used."""
+    if id(node) not in known:
+        known[id(node)] = None
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            children = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
+        known[id(node)] = 1 + sum(_size(child, known) for child in children)
+    size = known[id(node)]
+    if size is None:
+        raise yaml.YAMLError("an alias stands inside what it stands for; write out what is meant")
+    return size
+
+
 def _read(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
     chain = (*extended_by, path)
     if path.resolve() in [above.resolve() for above in extended_by]:
@@ -112,7 +150,7 @@ def _load(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
         where = "Paths are relative to the file that extends." if extended_by else f"Looked in {Path.cwd()}."
         raise FileNotFoundError(f"The recipe '{path}'{origin} does not exist. {where}")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+        content = _parsed(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"The recipe '{path}' cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -152,7 +190,7 @@ def _value(text: str) -> Any:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     if text.startswith("{"):
-        return yaml.safe_load(text)
+        return _parsed(text)
     for number in (int, float):
         try:
             value = number(text)

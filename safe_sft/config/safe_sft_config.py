@@ -12,6 +12,7 @@ from ..methods.registry import METHODS, method_classes, method_weights
 from ..methods.teacher_distance import DIVERGENCES, OF_LOGITS, RELATIVE
 from ..storage.secrets import without_secrets
 from .docstring_help import help_from_docstring
+from .ranges import check_replay_size, check_training_ranges, is_whole
 
 TEACHERS = ("cached", "online")
 MERGES = ("linear", "slerp")
@@ -185,6 +186,7 @@ class SafeSFTConfig(SFTConfig):
                 raise ValueError(f"`{name}={value!r}` is unknown. Choose from: {', '.join(choices)}, or leave it out.")
 
     def _check_ranges(self) -> None:
+        check_training_ranges(self)
         for name in (
             "per_device_replay_batch_size",
             "replay_max_new_tokens",
@@ -195,7 +197,7 @@ class SafeSFTConfig(SFTConfig):
             "safety_eval_steps",
         ):
             value: Any = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            if value is not None and not is_whole(value, 1):
                 raise ValueError(f"`{name}={value!r}` must be a whole number of at least 1.")
         for name, low, high in (
             ("safety_max_asr", 0.0, 1.0),
@@ -207,6 +209,9 @@ class SafeSFTConfig(SFTConfig):
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not (value is None and name == "safety_max_asr") and not (is_number and low <= value <= high):
                 raise ValueError(f"`{name}={value!r}` must be a number from {low:g} to {high:g}.")
+        if any(method.needs_replay for method, _ in self.safety_terms):
+            given, task = self.per_device_replay_batch_size, self.per_device_train_batch_size
+            check_replay_size(self.replay_batch_size, given, task)
 
     def _check_combinations(self) -> None:
         if self.merge_weight != DEFAULT_MERGE_WEIGHT and self.merge_after_training is None:

@@ -17,6 +17,19 @@ _FORMULA = tuple("=+-@")
 FILE_BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
 
 
+def require_file(name: str) -> None:
+    """Check that a name that looks like a data file is one.
+
+    Args:
+        name: path or Hub name of a data set.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+    """
+    if Path(name).suffix in FILE_BUILDERS and "://" not in name and not Path(name).is_file():
+        raise FileNotFoundError(f"The data file '{name}' does not exist (looked in {Path.cwd()}). Check the path.")
+
+
 def load_rows(name: str, config: str | None = None, split: str | None = None, streaming: bool = False) -> Any:
     """Load a local JSON, JSONL, CSV, Parquet or text file, a folder, or a data set of the Hub.
 
@@ -38,8 +51,7 @@ def load_rows(name: str, config: str | None = None, split: str | None = None, st
     from datasets.exceptions import DatasetGenerationError
 
     builder = FILE_BUILDERS.get(Path(name).suffix)
-    if builder is not None and "://" not in name and not Path(name).is_file():
-        raise FileNotFoundError(f"The data file '{name}' does not exist (looked in {Path.cwd()}). Check the path.")
+    require_file(name)
     try:
         if builder is None:
             return load_dataset(name, name=config, split=split, streaming=streaming)

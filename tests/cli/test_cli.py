@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from safe_sft.cli.recipe_arguments import parse
 from safe_sft.cli.train import main
 from tests.conftest import make_model, make_tokenizer, safety_rows, task_rows
 
@@ -126,6 +127,27 @@ def test_a_value_of_the_wrong_type_is_not_buried_in_the_usage(capsys):
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("safe-sft train: error: ")
     assert error.endswith("invalid float value: '10%'")
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"learnin_rate": 1}, "the key `learnin_rate`, which is no argument. Did you mean `learning_rate`?"),
+        ({"output_dir": None}, "says `output_dir: null`. Give the folder"),
+        ({"dataset_name": "missing.jsonl"}, "The data file 'missing.jsonl' does not exist"),
+        ({"model_name_or_path": None, "learning_rate": 1e-4}, "`model_name_or_path` is missing"),
+        ({"per_device_train_batch_size": 0}, "`per_device_train_batch_size=0` must be"),
+        ({}, "no GPU that computes in bfloat16, which is the default. Set `use_cpu: true`"),
+    ],
+)
+def test_the_kind_of_machine_is_the_last_thing_to_complain_of(tmp_path, monkeypatch, capsys, keys, message):
+    monkeypatch.setattr("transformers.training_args.is_torch_bf16_gpu_available", lambda: False)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(json.dumps({"model_name_or_path": "m", "output_dir": "out", **keys}))
+    with pytest.raises(SystemExit) as stopped:
+        parse(["--config", str(path)])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_unknown_keys_of_a_recipe_are_errors(folder):

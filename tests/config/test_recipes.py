@@ -142,3 +142,26 @@ def test_yaml_merge_keys_still_merge(tmp_path):
         "x": {"b": 1, "c": 2},
         "y": {"b": 3, "c": 2},
     }
+
+
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (BOMB, "aliases stand for more than 100000 values; write out"),
+        ("a: &a [*a]\n", "an alias stands inside what it stands for"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+    ],
+)
+def test_a_recipe_that_becomes_huge_is_refused_at_once(tmp_path, content, message):
+    path = write(tmp_path, bomb=content)
+    with pytest.raises(ValueError, match=rf"The recipe '.*bomb.yaml' cannot be read: .*{message}"):
+        read_recipe(path)
+
+
+def test_aliases_may_be_used(tmp_path):
+    assert read_recipe(write(tmp_path, top="a: &a [1, 2]\nb: *a\n")) == {"a": [1, 2], "b": [1, 2]}

@@ -49,12 +49,31 @@ def test_terms(tmp_path, method, weight, expected):
         ({"per_device_replay_batch_size": 0}, "whole number of at least 1"),
         ({"safety_method": "l2", "teacher": "online"}, "has no effect with `safety_method='l2'`.*reads it: .*der"),
         ({"safety_method": "none", "per_device_replay_batch_size": 2}, "has no effect"),
+        ({"per_device_train_batch_size": 0}, "`per_device_train_batch_size=0` must be a whole number of at least 1"),
+        ({"per_device_eval_batch_size": -1}, "`per_device_eval_batch_size=-1` must be a whole number"),
+        ({"gradient_accumulation_steps": 0}, "`gradient_accumulation_steps=0` must be a whole number"),
+        ({"max_length": 0}, "`max_length=0` must be a whole number"),
+        ({"max_steps": -2}, "`max_steps=-2` must be a whole number, or -1"),
+        ({"learning_rate": float("nan")}, "`learning_rate=nan` must be a finite number of at least 0"),
+        ({"learning_rate": float("inf")}, "`learning_rate=inf` must be a finite number"),
+        ({"learning_rate": -1e-4}, "`learning_rate=-0.0001` must be a finite number"),
+        ({"num_train_epochs": -1}, "`num_train_epochs=-1` must be a finite number"),
+        ({"num_train_epochs": float("nan")}, "`num_train_epochs=nan` must be a finite number"),
+        ({"per_device_replay_batch_size": 1_000_000_000}, "asks for 1000000000 safety rows.*most is 4096"),
+        ({"per_device_train_batch_size": 1_000_000_000}, "asks for 250000000 safety rows.*Set `per_device_replay"),
+        ({"safety_weight": float("inf")}, "must be finite"),
+        ({"output_dir": " "}, "`output_dir=' '` is empty"),
         ({"importance_space": "weight"}, "has no effect with `safety_method='der'`.*l2"),
     ],
 )
 def test_bad_values_are_refused(tmp_path, fields, message):
     with pytest.raises(ValueError, match=message):
-        make_config(tmp_path, **fields)
+        make_config(fields.get("output_dir", tmp_path), **{k: v for k, v in fields.items() if k != "output_dir"})
+
+
+def test_large_batches_are_for_methods_without_replay(tmp_path):
+    fields = {"per_device_train_batch_size": 100_000, "num_train_epochs": 0.5, "max_length": None}
+    assert make_config(tmp_path, safety_method="l2", **fields).per_device_train_batch_size == 100_000
 
 
 def test_replay_batch_defaults_to_a_quarter(tmp_path):
