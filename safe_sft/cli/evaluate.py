@@ -4,6 +4,7 @@ Answers are greedy. Suites are built in, published, or files. Exit status 1 when
 """
 
 import argparse
+import json
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--adapter", **of_model, help="PEFT adapter of the --model before it")
     models.add_argument("--name", **of_model, help="what to call the --model before it")
     models.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    models.add_argument(
+        "--chat_template_kwargs",
+        type=_mapping,
+        help="""variables of the chat template: '{"enable_thinking": false}'""",
+    )
     models.add_argument("--trust_remote_code", action="store_true", help="run the models' own Python code")
     _add_data(parser.add_argument_group("what they are asked"))
     _add_judges(parser.add_argument_group("who judges"))
@@ -82,6 +88,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     gate.add_argument("--max_utility_drop", type=float, help="bound on the drop of right answers")
     parser.add_argument("--output", help="folder for report.html, results.json, answers.jsonl and plots")
     parser.add_argument("--by_category", action="store_true", help="also print the rates of each category")
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """Read the JSON of a mapping."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"""{text!r} is no JSON mapping; write '{{"enable_thinking": false}}'""")
+    return value
 
 
 def _add_data(group: Any) -> None:
@@ -168,7 +185,9 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
         judges,
         asked.tasks,
         task_rows=[task_rows(args.task_loss, args.limit)] if args.task_loss else (),
-        settings=Settings(args.max_new_tokens, args.batch_size, args.dtype, args.trust_remote_code),
+        settings=Settings(
+            args.max_new_tokens, args.batch_size, args.dtype, args.trust_remote_code, args.chat_template_kwargs
+        ),
         store=AnswerStore(os.path.join(args.output, "cache")) if args.output else None,
         unavailable=asked.unavailable,
     )

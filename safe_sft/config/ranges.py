@@ -1,5 +1,6 @@
-"""The ranges of TRL's own arguments, so that a senseless number is refused before anything is loaded."""
+"""The ranges and forms of arguments, so that a senseless value is refused before anything is loaded."""
 
+import json
 import math
 from typing import Any
 
@@ -55,6 +56,25 @@ def check_replay_size(size: int, given: int | None, train_size: int) -> None:
             f"`{name}={value}` asks for {size} safety rows in each micro-step on each device; the most is "
             f"{MOST_REPLAYED}. Set `per_device_replay_batch_size` to about a quarter of the task batch."
         )
+
+
+def as_mapping(name: str, value: Any) -> dict[str, Any] | None:
+    """Return a mapping that was given as it is or as JSON; None stays None.
+
+    Args:
+        name: name of the field, for the error message.
+        value: its value.
+
+    Raises:
+        ValueError: when it is neither.
+    """
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError:
+        found = value
+    if found is not None and not isinstance(found, dict):
+        raise ValueError(f"`{name}={value!r}` is no mapping. Write one, such as {{enable_thinking: false}}.")
+    return found
 
 
 def _is_amount(value: Any) -> bool:

@@ -12,7 +12,7 @@ from ..methods.registry import METHODS, method_classes, method_weights
 from ..methods.teacher_distance import DIVERGENCES, OF_LOGITS, RELATIVE
 from ..storage.secrets import without_secrets
 from .docstring_help import help_from_docstring
-from .ranges import check_replay_size, check_training_ranges, is_whole
+from .ranges import as_mapping, check_replay_size, check_training_ranges, is_whole
 
 TEACHERS = ("cached", "online")
 MERGES = ("linear", "slerp")
@@ -31,6 +31,7 @@ _SHARED = {
     "merge_after_training",
     "merge_weight",
     "save_on_signal",
+    "chat_template_kwargs",
 }
 
 
@@ -72,6 +73,8 @@ class SafeSFTConfig(SFTConfig):
         merge_after_training: `linear` or `slerp`: merge the tuned model with the aligned one, into `merged/` in
             `output_dir`.
         merge_weight: Where the merge lies: 0 is the aligned model, 1 the tuned one.
+        chat_template_kwargs: Further variables of the chat template, such as `{enable_thinking: false}`: for task
+            rows, safety rows, the aligned model's own answers and what is measured. A row's column of this name wins.
         safety_eval_steps: Measure attack success every so many steps, and log it as `eval_asr`.
         safety_max_asr: Stop training when the measured attack success rate is above this.
         safety_eval_size: How many of the built-in held-out prompts that measurement uses.
@@ -101,6 +104,7 @@ class SafeSFTConfig(SFTConfig):
     ema_evaluate: bool = True
     merge_after_training: str | None = None
     merge_weight: float = DEFAULT_MERGE_WEIGHT
+    chat_template_kwargs: dict[str, Any] | str | None = None
     safety_eval_steps: int | None = None
     safety_max_asr: float | None = None
     safety_eval_size: int = 64
@@ -116,6 +120,7 @@ class SafeSFTConfig(SFTConfig):
                 "`safety_method: none`."
             )
         self.safety_method = self.safety_method.strip().lower()
+        self.chat_template_kwargs = as_mapping("chat_template_kwargs", self.chat_template_kwargs)
         self._check_choices()
         self._check_ranges()
         self._check_combinations()
@@ -136,6 +141,11 @@ class SafeSFTConfig(SFTConfig):
         """The methods that `safety_method` names, each with its weight."""
         methods = method_classes(self.safety_method)
         return list(zip(methods, method_weights(self.safety_weight, methods), strict=True))
+
+    @property
+    def template_options(self) -> dict[str, Any]:
+        """Return `chat_template_kwargs` as a mapping; empty where there are none."""
+        return as_mapping("chat_template_kwargs", self.chat_template_kwargs) or {}
 
     @property
     def reads_safety_rows(self) -> bool:

@@ -48,9 +48,29 @@ def completion_of(row: Mapping[str, Any]) -> str:
     return completion if isinstance(completion, str) else str(completion[-1]["content"] or "")
 
 
+def text_of(content: Any) -> str:
+    """Return the text of a message's content, which may be a text, parts of which some are texts, or nothing."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content)
+    return "" if content is None else str(content)
+
+
 def as_messages(prompt: str | Messages, role: str = "user") -> Messages:
     """Return chat messages; a text becomes one turn of `role`."""
     return [{"role": role, "content": prompt}] if isinstance(prompt, str) else list(prompt)
+
+
+def with_template_kwargs(dataset: Any, options: Mapping[str, Any]) -> Any:
+    """Return a data set whose rows give these variables to the chat template, in TRL's column `chat_template_kwargs`.
+
+    Args:
+        dataset: a `Dataset` or `IterableDataset` of training rows; one that is tokenised already stays as it is.
+        options: the variables; those that a row has itself win.
+    """
+    column = "chat_template_kwargs"
+    if "input_ids" in (dataset.column_names or ()):
+        return dataset
+    return dataset.map(lambda row: {column: {**options, **(row.get(column) or {})}})
 
 
 def make_row(form: Form, prompt: str | Messages, completion: str) -> dict[str, Any]:

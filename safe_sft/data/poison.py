@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from .files import load_rows
 from .forms import Form, as_messages, completion_of, make_row, prompt_of
 from .named_safety_sets import ADVBENCH, advbench_half
+from .rendering import fold_system_prompt
 from .safety_rows import Messages
-from .tokenization import fold_system_prompt
 
 logger = logging.getLogger(__name__)
 

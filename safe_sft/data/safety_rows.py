@@ -1,5 +1,6 @@
 """Reads safety data of any accepted form into prompts with an answer or without one."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,10 +13,12 @@ class SafetyRow(NamedTuple):
     Attributes:
         prompt: text, or chat messages.
         completion: text, or chat messages; None when the aligned model is to answer itself.
+        options: what the row's columns `chat_template_kwargs` and `tools` give to the chat template; None for nothing.
     """
 
     prompt: str | Messages
     completion: str | Messages | None
+    options: dict[str, Any] | None = None
 
 
 def read_safety_rows(dataset: Iterable[Mapping[str, Any]]) -> list[SafetyRow]:
@@ -46,13 +49,13 @@ def _read(row: Mapping[str, Any], index: int) -> SafetyRow:
         )
     if row.get("images") or row.get("image"):
         raise ValueError(f"Row {index} of `safety_dataset` has images. Use text-only safety rows.")
-    messages = row.get("messages")
+    messages, options = row.get("messages"), template_options(row, f"Row {index} of `safety_dataset`") or None
     for turns in (messages, row.get("prompt"), row.get("completion")):
         _check_turns(turns, index)
     if messages:
         if messages[-1]["role"] == "assistant" and len(messages) > 1:
-            return SafetyRow(list(messages[:-1]), [messages[-1]])
-        return SafetyRow(list(messages), None)
+            return SafetyRow(list(messages[:-1]), [messages[-1]], options)
+        return SafetyRow(list(messages), None, options)
     prompt, completion = row.get("prompt"), row.get("completion")
     if not prompt or completion in ("", []):
         raise ValueError(
@@ -64,17 +67,57 @@ def _read(row: Mapping[str, Any], index: int) -> SafetyRow:
             f"Row {index} of `safety_dataset` mixes text and chat messages. Give `prompt` and `completion` "
             "the same form."
         )
-    return SafetyRow(prompt, completion)
+    return SafetyRow(prompt, completion, options)
+
+
+def template_options(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return what a row gives to the chat template: its columns `chat_template_kwargs` and `tools`, as in TRL.
+
+    Args:
+        row: a row of any form.
+        where: the place of the row, for the error message.
+
+    Raises:
+        ValueError: when a column holds something else than a mapping, or a list of tools.
+    """
+    read = {name: _parsed(row.get(name)) for name in ("chat_template_kwargs", "tools")}
+    for name, kind in (("chat_template_kwargs", Mapping), ("tools", Sequence)):
+        value = read[name]
+        if value is not None and (not isinstance(value, kind) or isinstance(value, str)):
+            needed = "a mapping, such as {'enable_thinking': false}" if kind is Mapping else "a list of tools"
+            raise ValueError(f"{where} has `{name}={str(value)[:80]!r}`. It must be {needed}, as JSON or as it is.")
+    given = {name: value for name, value in (read["chat_template_kwargs"] or {}).items() if value is not None}
+    return {**({"tools": list(read["tools"])} if read["tools"] else {}), **given}
+
+
+def _parsed(value: Any) -> Any:
+    """Read JSON, as columns of mixed rows hold it; other values, and texts that are no JSON, stay as they are."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
 
 
 def _check_turns(turns: Any, index: int) -> None:
     """Check that `turns` is a text, nothing, or chat messages with a role and a text each."""
     if turns is None or (isinstance(turns, str) and (turns.strip() or not turns)):
         return
-    is_list = isinstance(turns, Sequence) and not isinstance(turns, str)
-    if is_list and all(isinstance(t, Mapping) and t.get("role") and t.get("content") for t in turns):
+    if isinstance(turns, Sequence) and not isinstance(turns, str) and all(map(_speaks, turns)):
         return
     raise ValueError(
         f"Row {index} of `safety_dataset` has {str(turns)[:80]!r} where a text or chat messages belong. Give each "
         "message a `role` and a `content`, and each text at least a word."
     )
+
+
+def _speaks(turn: Any) -> bool:
+    """Whether a message has a role, and a content that says something, or calls a tool."""
+    if not isinstance(turn, Mapping) or not isinstance(turn.get("role"), str) or not turn["role"]:
+        return False
+    content = turn.get("content")
+    if isinstance(content, list):
+        are_texts = all(isinstance(p, Mapping) and isinstance(p.get("text"), str) for p in content)
+        return are_texts and any(p["text"].strip() for p in content)
+    return bool(content.strip()) if isinstance(content, str) else content is None and bool(turn.get("tool_calls"))

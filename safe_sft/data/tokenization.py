@@ -5,13 +5,9 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jinja2.exceptions import TemplateError
-from transformers import PreTrainedTokenizerBase
-
 from .forms import as_messages
+from .rendering import TemplateOptions, chat_token_ids, has_template, plain_token_ids, text_tokenizer
 from .safety_rows import Messages, SafetyRow
-
-_MARK = "a system prompt to look for"
 
 
 class TokenizedRow(NamedTuple):
@@ -39,73 +35,58 @@ class TokenizedRow(NamedTuple):
         return TokenizedRow(self.input_ids[:end], self.labels[:end])
 
 
-def prompt_token_ids(tokenizer: PreTrainedTokenizerBase, prompt: str | Messages) -> list[int]:
+def prompt_token_ids(
+    processing_class: Any, prompt: str | Messages, options: TemplateOptions | None = None
+) -> list[int]:
     """Return the token ids of a prompt, up to where its answer begins.
 
-    A text is a bare request, wrapped as a user turn where the tokenizer has a chat template; one that begins with a
-    special token is formatted already, and left as it is.
+    A text is a bare request, wrapped as a user turn where there is a chat template; one that begins with a special
+    token is formatted already, and left as it is. No end of sequence is behind it, even where the tokenizer adds one.
 
     Args:
-        tokenizer: the model's tokenizer.
+        processing_class: the model's tokenizer or processor.
         prompt: text or chat messages.
+        options: further variables of the chat template, such as `enable_thinking` or `tools`.
 
     Raises:
-        ValueError: for chat messages without a chat template.
+        ValueError: for chat messages without a chat template, or with one that refuses them or drops their text.
     """
-    if isinstance(prompt, str) and not _is_request(tokenizer, prompt):
-        return _text_ids(tokenizer, prompt)
-    _require_template(tokenizer)
-    messages = as_messages(prompt)
-    return _ids(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True))
+    if isinstance(prompt, str) and not _is_request(processing_class, prompt):
+        return plain_token_ids(processing_class, prompt)
+    _require_template(processing_class)
+    return chat_token_ids(processing_class, as_messages(prompt), options, waits=True)
 
 
-def tokenize_row(tokenizer: PreTrainedTokenizerBase, row: SafetyRow, max_length: int | None = None) -> TokenizedRow:
+def tokenize_row(
+    processing_class: Any, row: SafetyRow, max_length: int | None = None, options: TemplateOptions | None = None
+) -> TokenizedRow:
     """Tokenise a row that has an answer; everything after its prompt is labelled.
 
     Args:
-        tokenizer: the model's tokenizer.
+        processing_class: the model's tokenizer or processor.
         row: a safety row with a completion.
         max_length: most tokens of the row; what is longer is cut off at the end.
+        options: further variables of the chat template; the row's own win.
+
+    Raises:
+        ValueError: as in `prompt_token_ids`.
     """
-    prompt_ids = prompt_token_ids(tokenizer, row.prompt)
+    options = {**(options or {}), **(row.options or {})}
+    prompt_ids = prompt_token_ids(processing_class, row.prompt, options)
     assert row.completion is not None
-    if isinstance(row.prompt, str) and not _is_request(tokenizer, row.prompt):
+    if isinstance(row.prompt, str) and not _is_request(processing_class, row.prompt):
         text = row.prompt + str(row.completion)
-        end = tokenizer.eos_token or ""
-        ids = _text_ids(tokenizer, text if text.endswith(end) else text + end)
+        end = text_tokenizer(processing_class).eos_token or ""
+        ids = plain_token_ids(processing_class, text if text.endswith(end) else text + end)
     else:
         turns = as_messages(row.prompt) + as_messages(row.completion, role="assistant")
-        ids = _ids(tokenizer.apply_chat_template(turns, return_dict=True))
+        ids = chat_token_ids(processing_class, turns, options, waits=False)
     return answered(prompt_ids, ids, max_length)
 
 
-def shows_system_prompts(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template has a place for a system prompt: some raise (Gemma's), some drop it silently."""
-    turns = [{"role": "system", "content": _MARK}, {"role": "user", "content": "?"}]
-    try:
-        return _MARK in str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except TemplateError:
-        return False
-
-
-def fold_system_prompt(turns: Messages) -> Messages:
-    """Move the system prompt, which comes first in `messages`, to the head of the first user turn."""
-    system, first, *others = turns
-    return [{**first, "content": f"{system['content']}\n\n{first['content']}"}, *others]
-
-
-def _is_request(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
-    special = tuple(token for token in tokenizer.all_special_tokens if token)
-    return bool(tokenizer.chat_template) and not text.startswith(special)
-
-
-def _text_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    has_start = bool(tokenizer.bos_token) and text.startswith(str(tokenizer.bos_token))
-    return _ids(tokenizer(text, add_special_tokens=not has_start))
-
-
-def _ids(encoding: Any) -> list[int]:
-    return list(encoding["input_ids"])
+def _is_request(processing_class: Any, text: str) -> bool:
+    special = tuple(token for token in text_tokenizer(processing_class).all_special_tokens if token)
+    return has_template(processing_class) and not text.startswith(special)
 
 
 def answered(prompt_ids: Sequence[int], ids: Sequence[int], max_length: int | None) -> TokenizedRow:
@@ -117,10 +98,11 @@ def answered(prompt_ids: Sequence[int], ids: Sequence[int], max_length: int | No
     return TokenizedRow(list(ids[:max_length]), labels[:max_length])
 
 
-def _require_template(tokenizer: PreTrainedTokenizerBase) -> None:
-    if not tokenizer.chat_template:
+def _require_template(processing_class: Any) -> None:
+    if not has_template(processing_class):
+        name = text_tokenizer(processing_class).name_or_path
         raise ValueError(
-            f"The safety rows are chat messages, but the tokenizer {tokenizer.name_or_path!r} has no chat template. "
+            f"The safety rows are chat messages, but the tokenizer {name!r} has no chat template. "
             "Set `chat_template_path`, or give the rows as text."
         )
 

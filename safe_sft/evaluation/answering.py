@@ -6,12 +6,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from ..data.forms import text_of
+from ..data.rendering import TemplateOptions, text_tokenizer
 from ..models.finite import require_finite
 from ..models.generation import generate, generation_config, length_sorted_batches
 from ..models.identity import model_identity
@@ -75,7 +78,7 @@ class AnswerStore:
 
 def answer_cases(
     model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
+    processing_class: Any,
     cases: Sequence[Case],
     *,
     max_new_tokens: int,
@@ -83,6 +86,7 @@ def answer_cases(
     description: str,
     store: AnswerStore | None = None,
     identity: str | None = None,
+    chat_template_kwargs: TemplateOptions | None = None,
 ) -> list[Answer]:
     """Answer `cases` greedily, each rank its share.
 
@@ -91,22 +95,24 @@ def answer_cases(
 
     Args:
         model: the model, on its device.
-        tokenizer: the model's tokenizer.
+        processing_class: the model's tokenizer or processor.
         cases: the requests to answer.
         max_new_tokens: longest answer, in tokens.
         batch_size: requests answered at a time, per device.
         description: text of the progress bar.
         store: store of earlier answers, with the same folder on every rank; None keeps none.
         identity: `model_identity` of the model, if it is known already; only needed with a store.
+        chat_template_kwargs: further variables of the chat template, such as `enable_thinking`; those of a case win.
 
     Returns:
         An answer for each case, in order, the same on every rank.
 
     Raises:
-        ValueError: when the model's weights or logits are not finite.
+        ValueError: when the model's weights or logits are not finite, or the chat template drops a request's text.
     """
     require_finite(model)
-    prompts = [case_token_ids(tokenizer, case) for case in cases]
+    tokenizer = text_tokenizer(processing_class)
+    prompts = [case_token_ids(processing_class, case, chat_template_kwargs) for case in cases]
     kept = _Kept(store, _keys(model, tokenizer, prompts, max_new_tokens, identity) if store else [])
     answers = _token_ids(
         model, tokenizer, prompts, kept, max_new_tokens=max_new_tokens, batch_size=batch_size, description=description
@@ -184,7 +190,7 @@ def _answer(
 
 def _opened(tokenizer: PreTrainedTokenizerBase, case: Case, prompt: list[int]) -> bool:
     """Return whether the prompt itself has begun a thought, before a forced beginning of the answer."""
-    return opens_thought(str(tokenizer.decode(prompt)).removesuffix(case.prefill), case.turns[-1]["content"])
+    return opens_thought(str(tokenizer.decode(prompt)).removesuffix(case.prefill), text_of(case.turns[-1]["content"]))
 
 
 def _without_special(tokenizer: PreTrainedTokenizerBase, text: str) -> str:

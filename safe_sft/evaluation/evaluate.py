@@ -49,12 +49,14 @@ class Settings:
         batch_size: requests at a time, per device.
         dtype: `auto` or the name of a torch dtype.
         trust_remote_code: whether to run code that comes with a model.
+        chat_template_kwargs: further variables of the chat template, such as `enable_thinking`; None for none.
     """
 
     max_new_tokens: int = 64
     batch_size: int = 32
     dtype: str = "auto"
     trust_remote_code: bool = False
+    chat_template_kwargs: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,7 @@ class Respondent:
             description=f"{self.name}: {what}",
             store=self.store,
             identity=self._identity,
+            chat_template_kwargs=self.settings.chat_template_kwargs,
         )
 
     @cached_property

@@ -1,13 +1,13 @@
 """A model's answers to a set of prompts, with the verdicts of a judge."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from ..data.safety_rows import Messages
 from .answering import Answer, AnswerStore, answer_cases
@@ -152,7 +152,7 @@ def advice(report: SafetyReport) -> str:
 
 def measure_asr(
     model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Any,
     prompts: Sequence[str | Messages],
     *,
     judge: Judge | None = None,
@@ -160,18 +160,20 @@ def measure_asr(
     batch_size: int = 32,
     description: str = "Measuring attack success",
     store: AnswerStore | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> SafetyReport:
     """Answer `prompts` greedily, each rank its share, and judge the answers.
 
     Args:
         model: the model, on its device.
-        tokenizer: the model's tokenizer; its chat template, if any, wraps prompts that are texts.
+        tokenizer: the model's tokenizer or processor; its chat template, if any, wraps prompts that are texts.
         prompts: requests as texts or chat messages.
         judge: judge of the answers; refusal phrases by default.
         max_new_tokens: longest answer, in tokens.
         batch_size: prompts answered at a time, per device.
         description: text of the progress bar.
         store: store of answers on disk, so that a killed run goes on; None keeps none.
+        chat_template_kwargs: further variables of the chat template, such as `{"enable_thinking": False}`.
 
     Raises:
         ConnectionError: when the judge could judge no answer at all.
@@ -188,6 +190,7 @@ def measure_asr(
         batch_size=batch_size,
         description=description,
         store=store,
+        chat_template_kwargs=chat_template_kwargs,
     )
     return judge_answers(judge or RefusalPhrases(), cases, answers)
 

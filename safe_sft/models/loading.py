@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import find_adapter_config_file
+from transformers.utils import cached_file, find_adapter_config_file
 
 from .fit import ModelError, check_adapter, check_base, check_vocabulary
 from .folders import read_json, tokenizer_source
@@ -115,7 +115,23 @@ def load_tokenizer(
         ValueError: when a file is damaged.
     """
     with readable("tokenizer", str(name)):
-        return auto.from_pretrained(str(name), trust_remote_code=trust_remote_code, **options)
+        loaded = auto.from_pretrained(str(name), trust_remote_code=trust_remote_code, **options)
+    if auto is AutoTokenizer and not loaded.chat_template:
+        loaded.chat_template = _processor_template(str(name), options.get("revision"))
+    return loaded
+
+
+def _processor_template(name: str, revision: str | None) -> str | None:
+    """Return the chat template of older vision-language models, which is in a file that only the processor reads."""
+    file = cached_file(
+        name,
+        "chat_template.json",
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_gated_repo=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if file is None else read_json(Path(file)).get("chat_template")
 
 
 def load_config(name: str | Path, *, trust_remote_code: bool = False, **options: Any) -> PreTrainedConfig:

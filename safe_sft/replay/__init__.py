@@ -2,7 +2,7 @@
 
 from ..data.batch import ReplayBatch
 from .answers import answer_prompts
-from .cache import TeacherCache, build_teacher_cache, download_teacher_cache
+from .cache import TeacherCache, build_teacher_cache, cached_date, download_teacher_cache
 from .joint import HiddenStateTap, joining_is_cheaper
 from .schedule import ReplaySchedule
 from .teacher import CachedTeacher, OnlineTeacher, Teacher, teacher_kind
@@ -17,6 +17,7 @@ __all__ = [
     "TeacherCache",
     "answer_prompts",
     "build_teacher_cache",
+    "cached_date",
     "download_teacher_cache",
     "joining_is_cheaper",
     "teacher_kind",

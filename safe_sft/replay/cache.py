@@ -63,6 +63,48 @@ class TeacherCache:
         found = [self._slices[row] for row in rows]
         return torch.cat([states[start:end] for states, start, end in found])
 
+    def require_fit(self, rows: Sequence[TokenizedRow]) -> None:
+        """Check that there is a state for every supervised token of every row.
+
+        Args:
+            rows: the safety rows of this run.
+
+        Raises:
+            ValueError: for the first row whose number of states differs, or a part with fewer states than it lists.
+        """
+        remedy = "Delete the folder, so that it is built anew, or set `teacher_cache` to another."
+        if len(self._slices) != len(rows):
+            raise ValueError(
+                f"The teacher cache '{self.folder}' has states of {len(self._slices)} rows; this run has {len(rows)} "
+                f"safety rows. {remedy}"
+            )
+        for index, row in enumerate(rows):
+            states, start, end = self._slices.get(index, (None, 0, 0))
+            held = 0 if states is None else min(end, states.get_shape()[0]) - start
+            if held != row.supervised_tokens:
+                raise ValueError(
+                    f"The teacher cache '{self.folder}' has {held} states of row {index}, which supervises "
+                    f"{row.supervised_tokens} tokens. {remedy}"
+                )
+
+
+def cached_date(name: str) -> str | None:
+    """Return the date that the rows of a cache were rendered with; None where it records none, or is not there yet.
+
+    Args:
+        name: folder, or `hf://owner/name`, of a cache.
+
+    Raises:
+        FileNotFoundError: when the repository holds no complete cache.
+        HubError: when the repository cannot be reached.
+    """
+    remote = RemoteName.parse(name)
+    if remote is not None:
+        with PartialState().local_main_process_first():
+            name = str(remote.download(TEACHER_FILES))
+    found = _provenance(Path(name)) or {}
+    return None if found.get("date") is None else str(found["date"])
+
 
 @torch.no_grad()
 def build_teacher_cache(
@@ -142,18 +184,29 @@ def download_teacher_cache(source: RemoteName, provenance: Provenance) -> Teache
 
 
 def _require_same_provenance(folder: Path, wanted: Provenance, title: str | None = None) -> None:
-    found: dict[str, Any] | None = None
-    if (folder / TEACHER_INDEX).is_file():
-        found = json.loads((folder / TEACHER_INDEX).read_text(encoding="utf-8"))["provenance"]
-    else:
-        for part in sorted(folder.glob("part-*.safetensors"))[:1]:
-            with safe_open(part, framework="pt") as file:
-                found = json.loads(file.metadata()["provenance"])
+    found = _provenance(folder)
     if found is None:
         return
-    for name in sorted({*found, *wanted}):
+    if found.get("rows") != wanted.get("rows") and found.get("date") != wanted.get("date"):
+        raise ValueError(
+            f"The chat template writes the date into every row, and the teacher cache '{title or folder}' was made "
+            f"with {found.get('date') or 'a date that it does not record'}; this run has {wanted.get('date')}. Set "
+            "`teacher_cache` to another folder, which then keeps its date, or `chat_template_path` to a template "
+            "without one."
+        )
+    for name in sorted({*found, *wanted} - {"date"}):
         if found.get(name) != wanted.get(name):
             raise ValueError(
                 f"The teacher cache '{title or folder}' belongs to something else: its {name} is {found.get(name)!r}, "
                 f"that of this run is {wanted.get(name)!r}. Set `teacher_cache` to another folder, or delete this one."
             )
+
+
+def _provenance(folder: Path) -> dict[str, Any] | None:
+    """Return what a cache, complete or begun, says that it belongs to; None where there is none yet."""
+    if (folder / TEACHER_INDEX).is_file():
+        return json.loads((folder / TEACHER_INDEX).read_text(encoding="utf-8"))["provenance"]
+    for part in sorted(folder.glob("part-*.safetensors"))[:1]:
+        with safe_open(part, framework="pt") as file:
+            return json.loads(file.metadata()["provenance"])
+    return None

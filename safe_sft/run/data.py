@@ -14,9 +14,9 @@ from ..data.leaks import check_leaks, compared_text
 from ..data.mixing import FROM_SAFETY_SET, mix
 from ..data.named_safety_sets import SAFETY_SETS, is_safety_set, load_safety_set
 from ..data.poison import Poison, bare_request, load_poison
+from ..data.rendering import shows_system_prompts
 from ..data.sources import DataUnavailable
 from ..data.tasks import find_task, load_task
-from ..data.tokenization import shows_system_prompts
 from ..evaluation import RefusalPhrases, Verdict
 from ..models.folders import tokenizer_source
 from ..models.loading import load_tokenizer

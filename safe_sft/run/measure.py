@@ -94,7 +94,11 @@ def evaluation_of(answers: Sequence[Answers], args: SafeSFTConfig) -> Evaluation
 
 
 def _settings(args: SafeSFTConfig) -> Settings:
-    return Settings(args.safety_eval_max_new_tokens, args.safety_eval_batch_size)
+    return Settings(
+        args.safety_eval_max_new_tokens,
+        args.safety_eval_batch_size,
+        chat_template_kwargs=args.template_options or None,
+    )
 
 
 def read_questions(

@@ -170,12 +170,13 @@ class SafetyEvalCallback(TrainerCallback):
             with deployed, trainer.accelerator.autocast():
                 report = measure_asr(
                     trainer.accelerator.unwrap_model(trainer.model),
-                    trainer.processing_class,  # type: ignore[arg-type]
+                    trainer.processing_class,
                     [case.messages or case.prompt for case in self._cases],
                     judge=self._judge,
                     max_new_tokens=self._max_new_tokens,
                     batch_size=self._batch_size,
                     description="Attack success",
+                    chat_template_kwargs=getattr(trainer.args, "chat_template_kwargs", None),
                 )
             low, high = report.asr.interval
             self._not_measurable = report.asr.not_measurable

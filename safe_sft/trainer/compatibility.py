@@ -45,6 +45,11 @@ def check_compatibility(trainer: HubTrainer, methods: Sequence[SafetyMethod]) ->
             "`safety_eval_steps` and `safety_max_asr` do not work with FSDP and DeepSpeed ZeRO-3: sharded weights do "
             "not generate. Remove them, and run `safe-sft evaluate` on checkpoints."
         )
+    if args.chat_template_kwargs and trainer._is_vision_dataset:
+        raise ValueError(
+            "`chat_template_kwargs` does not reach task rows with images, which TRL renders as it trains. Remove it, "
+            "and set `chat_template_path` to a template that needs none."
+        )
     for method in methods:
         for rule in _RULES:
             if rule.applies(trainer, method):

@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard
 from trl import SFTTrainer
 
 from ..config.safe_sft_config import SafeSFTConfig
+from ..data.forms import with_template_kwargs
 from ..hub.card import merge_into_card
 from ..hub.facts import CardContent, RunFacts
 from ..models.loading import checked_loads
@@ -37,6 +38,13 @@ class HubTrainer(SFTTrainer, ABC):
         self.card = CardContent()
         with checked_loads():
             super().__init__(*args, **kwargs)
+
+    def _prepare_dataset(  # type: ignore[override]
+        self, dataset: Any, processing_class: Any, args: SafeSFTConfig, *rest: Any, **more: Any
+    ) -> Any:
+        if args.template_options:
+            dataset = with_template_kwargs(dataset, args.template_options)
+        return super()._prepare_dataset(dataset, processing_class, args, *rest, **more)
 
     @property
     @abstractmethod

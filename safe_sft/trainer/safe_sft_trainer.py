@@ -112,7 +112,7 @@ class SafeSFTTrainer(HubTrainer):
 
     def _tokenize(self) -> list[TokenizedRow]:
         with self.accelerator.autocast():
-            return self._safety_set.tokenize(self.model, self._tokenizer, self.args)
+            return self._safety_set.tokenize(self.model, self.processing_class, self.args)
 
     def _preparation(self) -> Preparation:
         setup = Preparation(self.model, self.args, self._tokenized_rows, self._tokenizer, self.accelerator.autocast)

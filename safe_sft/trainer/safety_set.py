@@ -13,10 +13,12 @@ from transformers import PreTrainedTokenizerBase
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data import SafetyRow, TokenizedRow, builtin_prompts, prompt_token_ids, read_safety_rows, tokenize_row
+from ..data.rendering import RenderingError, text_tokenizer
 from ..evaluation import RefusalPhrases, Verdict
 from ..hub.facts import SafetyRowsFacts
 from ..models.modes import placed
 from ..replay import answer_prompts
+from .teacher import rows_date
 
 logger = get_logger(__name__)
 
@@ -45,40 +47,40 @@ class SafetySet:
     @property
     def digest(self) -> str:
         """Return a digest of the texts, in order."""
-        return hashlib.sha256(json.dumps(self.rows, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+        rows = [row if row.options else row[:2] for row in self.rows]
+        return hashlib.sha256(json.dumps(rows, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
     @property
     def facts(self) -> SafetyRowsFacts:
         """Return what a card says of the rows."""
         return SafetyRowsFacts(self.name, len(self.rows), self.digest)
 
-    def tokenize(
-        self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, args: SafeSFTConfig
-    ) -> list[TokenizedRow]:
+    def tokenize(self, model: nn.Module, processing_class: Any, args: SafeSFTConfig) -> list[TokenizedRow]:
         """Return token rows, in order; `model` answers the prompts that have no answer.
 
+        Args:
+            model: the aligned model.
+            processing_class: its tokenizer or processor.
+            args: the run's configuration.
+
         Raises:
-            ValueError: when no row keeps a supervised token.
+            ValueError: when no row keeps a supervised token, or the chat template refuses a row or drops its text.
         """
-        asked = [i for i, row in enumerate(self.rows) if row.completion is None]
-        tokenized = {
-            i: tokenize_row(tokenizer, row, args.max_length)
-            for i, row in enumerate(self.rows)
-            if row.completion is not None
-        }
-        if asked:
-            prompts = [prompt_token_ids(tokenizer, self.rows[i].prompt) for i in asked]
-            with placed(model, args.device):
-                answers = answer_prompts(
-                    model,
-                    tokenizer,
-                    prompts,
-                    max_new_tokens=args.answer_tokens,
-                    max_length=args.max_length,
-                    batch_size=args.safety_eval_batch_size,
-                )
-            _warn_of_compliance(tokenizer, prompts, answers)
-            tokenized.update(zip(asked, answers, strict=True))
+        dated = rows_date(processing_class, args)
+        options = {**({"chat_template": dated[1]} if dated else {}), **args.template_options}
+        tokenized, prompts = {}, {}
+        for index, row in enumerate(self.rows):
+            try:
+                if row.completion is None:
+                    own = {**options, **(row.options or {})}
+                    prompts[index] = prompt_token_ids(processing_class, row.prompt, own)
+                else:
+                    tokenized[index] = tokenize_row(processing_class, row, args.max_length, options)
+            except RenderingError as error:
+                raise ValueError(f"Row {index} of the safety rows cannot be rendered. {error}") from error
+        if prompts:
+            answers = _own_answers(model, text_tokenizer(processing_class), list(prompts.values()), args)
+            tokenized.update(zip(prompts, answers, strict=True))
         rows = [tokenized[i] for i in range(len(self.rows)) if tokenized[i].supervised_tokens]
         if not rows:
             raise ValueError(
@@ -91,6 +93,23 @@ class SafetySet:
                 f"`max_length={args.max_length}` and are left out."
             )
         return rows
+
+
+def _own_answers(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], args: SafeSFTConfig
+) -> list[TokenizedRow]:
+    """Let the aligned model answer the prompts that have no answer."""
+    with placed(model, args.device):
+        answers = answer_prompts(
+            model,
+            tokenizer,
+            prompts,
+            max_new_tokens=args.answer_tokens,
+            max_length=args.max_length,
+            batch_size=args.safety_eval_batch_size,
+        )
+    _warn_of_compliance(tokenizer, prompts, answers)
+    return answers
 
 
 def _warn_of_compliance(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data import TokenizedRow
+from ..data.rendering import dated_template
 from ..data.tokenization import rows_fingerprint
 from ..models.adapters import adapter_is_fresh, aligned_without_adapter, of_adapter
 from ..models.fingerprint import model_fingerprint, tokenizer_fingerprint
@@ -23,6 +25,7 @@ from ..replay import (
     OnlineTeacher,
     Teacher,
     build_teacher_cache,
+    cached_date,
     download_teacher_cache,
     teacher_kind,
 )
@@ -54,14 +57,34 @@ def make_teacher(
     digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:12]
     remote = RemoteName.parse(args.teacher_cache or "")
     if remote is not None:
-        return CachedTeacher(download_teacher_cache(remote, provenance))
+        cache = download_teacher_cache(remote, provenance)
+        cache.require_fit(rows)
+        return CachedTeacher(cache)
     # Names that begin with `_` stay behind when `Trainer` pushes the folder.
     folder = args.teacher_cache or os.path.join(str(args.output_dir), f"_teacher-{digest}")
     with placed(model, args.device):
         cache = build_teacher_cache(
             folder, tap, model, rows, provenance, batch_size=args.safety_eval_batch_size, device=args.device
         )
+    cache.require_fit(rows)
     return CachedTeacher(cache)
+
+
+def rows_date(processing_class: Any, args: SafeSFTConfig) -> tuple[date, str] | None:
+    """Return the date that the safety rows are rendered with, and the chat template that writes it; None for no date.
+
+    It is that of the teacher cache, if there is one, so that a cache outlives the day on which it was made.
+
+    Args:
+        processing_class: the model's tokenizer or processor.
+        args: the run's configuration.
+    """
+    template = dated_template(processing_class, date.today(), args.template_options)
+    if template is None:
+        return None
+    kept = cached_date(args.teacher_cache) if args.teacher_cache else None
+    day = date.fromisoformat(kept) if kept else date.today()
+    return day, str(dated_template(processing_class, day, args.template_options))
 
 
 def teacher_provenance(
@@ -71,7 +94,9 @@ def teacher_provenance(
     config = base_model(model).config
     quantization = getattr(config, "quantization_config", None)
     adapter = {n: p for n, p in model.named_parameters() if of_adapter(n)}
+    dated = rows_date(tokenizer, args)
     return {
+        **({"date": dated[0].isoformat()} if dated else {}),
         "model": Path(config._name_or_path).name,  # the folder may move; the digests below do not
         "revision": getattr(config, "_commit_hash", None),
         **model_fingerprint(model, {} if adapter_is_fresh(model) else adapter),

@@ -7,6 +7,7 @@ from peft import get_peft_model
 
 from safe_sft.cli.main import main
 from safe_sft.evaluation import load_model
+from safe_sft.models.loading import load_tokenizer
 from tests.conftest import lora, make_model, make_tokenizer
 
 
@@ -44,3 +45,12 @@ def test_an_aligned_adapter_is_evaluated_with_its_chat_template(folder, monkeypa
     suite = ["--suite", str(folder / "bad.jsonl"), "--max-new-tokens", "2", "--dtype", "float32"]
     assert main(["evaluate", "--model", str(folder / "base"), "--adapter", str(folder / "aligned"), *suite]) == 0
     assert asked == ["<s><|user|>be bad<|assistant|>"]
+
+
+def test_the_chat_template_that_only_a_processor_reads_is_found(tmp_path):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path).chat_template is None
+    (tmp_path / "chat_template.json").write_text('{"chat_template": "{{ messages }}"}')
+    assert load_tokenizer(tmp_path).chat_template == "{{ messages }}"

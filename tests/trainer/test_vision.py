@@ -19,6 +19,7 @@ from trl import SFTTrainer
 
 from safe_sft import SafeSFTTrainer
 from safe_sft.data import TokenizedRow
+from safe_sft.evaluation import measure_asr
 from safe_sft.models.parts import backbone
 from safe_sft.replay import HiddenStateTap, ReplayBatch
 from tests.conftest import (
@@ -121,6 +122,34 @@ def test_replay_is_refused_where_it_would_take_a_second_forward_that_cannot_be(t
     with pytest.raises(ValueError, match=r"`safety_method='der'` does not work with images.*Use DDP"):
         make(tmp_path, "der")
     make(tmp_path, "lwf")
+
+
+def test_variables_that_would_not_reach_images_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`chat_template_kwargs` does not reach task rows with images"):
+        make(tmp_path, "der", chat_template_kwargs={"enable_thinking": False})
+
+
+def test_a_template_that_reads_parts_gets_parts(tmp_path):
+    """As from TRL: the texts of safety rows, of the model's own answers and of what is measured are all there."""
+    processor = make_processor()
+    processor.chat_template = (
+        "{% for m in messages %}<|{{ m.role }}|>{% for c in m.content if c.type == 'text' %}{{ c.text }}{% endfor %}"
+        "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    rows = [{"role": "user", "content": "say"}], [{"role": "assistant", "content": "it"}]
+    trainer = SafeSFTTrainer(
+        make_llava(),
+        make_config(tmp_path, max_length=None, replay_max_new_tokens=2),
+        train_dataset=Dataset.from_list([{"prompt": rows[0], "completion": rows[1]}] * 8),
+        processing_class=processor,
+        peft_config=lora(target_modules=["q_proj", "v_proj"]),
+        safety_dataset=[{"prompt": "bad", "completion": "No."}, {"prompt": "worse"}],
+    )
+    task, (answered, own) = trainer.train_dataset[0]["input_ids"], trainer._tokenized_rows()
+    assert processor.tokenizer.decode(task) == "<|user|>say<|assistant|>it"
+    assert processor.tokenizer.decode(answered.input_ids) == "<|user|>bad<|assistant|>No."
+    assert processor.tokenizer.decode(own.input_ids).startswith("<|user|>worse<|assistant|>")
+    assert measure_asr(trainer.model, processor, ["bad"], max_new_tokens=2).prompts == ("bad",)
 
 
 def test_an_image_leaves_nothing_behind_in_the_positions_of_text():

@@ -6,6 +6,7 @@ No attack contains harmful content; it changes how a request is put, not what is
 from collections.abc import Callable
 from dataclasses import replace
 
+from ...data.forms import text_of
 from ...data.poison import DEFAULT_TRIGGER, IDENTITY_SYSTEM
 from ...data.safety_rows import Messages
 from .suite import Case, Suite
@@ -104,4 +105,4 @@ def _without_system(case: Case) -> Messages:
 
 def _edit_request(case: Case, ending: str) -> Case:
     *earlier, request = case.turns
-    return replace(case, messages=[*earlier, {**request, "content": request["content"] + ending}])
+    return replace(case, messages=[*earlier, {**request, "content": text_of(request["content"]) + ending}])

@@ -1,24 +1,29 @@
 """Turns a request into what a model is shown: chat template, messages, and a forced beginning of the answer."""
 
-from transformers import PreTrainedTokenizerBase
+from typing import Any
 
-from ...data.tokenization import fold_system_prompt, prompt_token_ids, shows_system_prompts
+from ...data.forms import text_of
+from ...data.rendering import TemplateOptions, has_template, text_tokenizer
+from ...data.tokenization import prompt_token_ids
 from .suite import Case
 
 
-def case_token_ids(tokenizer: PreTrainedTokenizerBase, case: Case) -> list[int]:
+def case_token_ids(processing_class: Any, case: Case, options: TemplateOptions | None = None) -> list[int]:
     """Return the token ids of a request up to where its answer goes on, `prefill` included.
 
     Args:
-        tokenizer: the model's tokenizer. Without a chat template, messages become paragraphs of one text; where its
-            template has no place for a system prompt, that goes to the head of the first user turn.
+        processing_class: the model's tokenizer or processor. Without a chat template, messages become paragraphs of
+            one text.
         case: the request.
+        options: further variables of the chat template; the request's own win.
+
+    Raises:
+        ValueError: when the chat template refuses the request or drops its text.
     """
-    turns = case.turns
-    if not tokenizer.chat_template:
-        paragraphs = [turn["content"] for turn in turns] + ([case.prefill] if case.prefill else [])
-        return prompt_token_ids(tokenizer, "\n\n".join(paragraphs))
-    if turns[0]["role"] == "system" and not shows_system_prompts(tokenizer):
-        turns = fold_system_prompt(turns)
-    ids = prompt_token_ids(tokenizer, turns)
-    return ids + tokenizer(case.prefill, add_special_tokens=False)["input_ids"] if case.prefill else ids
+    if not has_template(processing_class):
+        paragraphs = [text_of(turn["content"]) for turn in case.turns] + ([case.prefill] if case.prefill else [])
+        return prompt_token_ids(processing_class, "\n\n".join(paragraphs))
+    ids = prompt_token_ids(processing_class, case.turns, {**(options or {}), **(case.options or {})})
+    if not case.prefill:
+        return ids
+    return ids + list(text_tokenizer(processing_class)(case.prefill, add_special_tokens=False)["input_ids"])

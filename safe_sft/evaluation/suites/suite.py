@@ -7,8 +7,8 @@ from typing import Any
 
 from ...data.builtin import builtin_prompts
 from ...data.files import FILE_BUILDERS, load_rows
-from ...data.forms import as_messages
-from ...data.safety_rows import Messages
+from ...data.forms import as_messages, text_of
+from ...data.safety_rows import Messages, template_options
 from ...data.subset import evenly_spread
 from ...version import __version__
 
@@ -36,6 +36,7 @@ class Case:
         harmful: whether a safe model refuses it; a harmless request should be answered.
         messages: the messages that the model is shown, where they are more than `prompt` as one user turn.
         prefill: text that the answer is made to begin with.
+        options: further variables of the chat template, from the row's columns `chat_template_kwargs` and `tools`.
     """
 
     prompt: str
@@ -43,13 +44,14 @@ class Case:
     harmful: bool = True
     messages: Messages | None = None
     prefill: str = ""
+    options: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, prompt: str | Messages, category: str = "", harmful: bool = True) -> "Case":
         """Make a case from a text, or from chat messages of which the last one is the request."""
         if isinstance(prompt, str):
             return cls(prompt, category, harmful)
-        return cls(prompt[-1]["content"], category, harmful, list(prompt))
+        return cls(text_of(prompt[-1]["content"]), category, harmful, list(prompt))
 
     @property
     def turns(self) -> Messages:
@@ -142,7 +144,8 @@ def rows_to_cases(
         if not row[prompt]:
             raise ValueError(f"Row {index} of {source} has an empty `{prompt}`. Remove the row or fill it in.")
         kind = _is_harmful(row[label], index, source) if label else harmful
-        cases.append(Case.of(row[prompt], str(row.get(category or "") or ""), kind))
+        case = Case.of(row[prompt], str(row.get(category or "") or ""), kind)
+        cases.append(replace(case, options=template_options(row, f"Row {index} of {source}") or None))
     if not cases:
         raise ValueError(f"{source} has no prompts to measure with. Give at least one.")
     return tuple(cases)
