@@ -43,9 +43,9 @@ def completion_of(row: Mapping[str, Any]) -> str:
     """Return the text of a row's answer; empty where there is none."""
     if row.get("messages"):
         last = row["messages"][-1]
-        return str(last["content"] or "") if last["role"] == "assistant" else ""
+        return text_of(last.get("content")) if last["role"] == "assistant" else ""
     completion = row["completion"] or ""
-    return completion if isinstance(completion, str) else str(completion[-1]["content"] or "")
+    return completion if isinstance(completion, str) else text_of(completion[-1].get("content"))
 
 
 def text_of(content: Any) -> str:
@@ -77,7 +77,7 @@ def make_row(form: Form, prompt: str | Messages, completion: str) -> dict[str, A
     """Make a row of `form` from messages with a role and a text each; in a text row, turns become paragraphs."""
     turns = [{"role": turn["role"], "content": turn["content"]} for turn in as_messages(prompt)]
     if form == "text":
-        text = prompt if isinstance(prompt, str) else "\n\n".join(str(turn["content"]) for turn in turns)
+        text = prompt if isinstance(prompt, str) else "\n\n".join(text_of(turn["content"]) for turn in turns)
         return {"prompt": text, "completion": completion}
     answer = [{"role": "assistant", "content": completion}]
     return {"messages": turns + answer} if form == "messages" else {"prompt": turns, "completion": answer}

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from accelerate.logging import get_logger
 from accelerate.utils import DistributedType
 
 from ..config.safe_sft_config import SafeSFTConfig
@@ -13,6 +14,8 @@ from ..models.adapters import adapter_is_fresh, aligned_without_adapter
 from ..models.parts import LogitHead, base_model, is_peft_model
 from ..replay import teacher_kind
 from .hub_trainer import HubTrainer
+
+logger = get_logger(__name__)
 
 
 def must_join(trainer: HubTrainer) -> bool:
@@ -50,6 +53,11 @@ def check_compatibility(trainer: HubTrainer, methods: Sequence[SafetyMethod]) ->
             "`chat_template_kwargs` does not reach task rows with images, which TRL renders as it trains. Remove it, "
             "and set `chat_template_path` to a template that needs none."
         )
+    for term, weight in args.safety_terms:
+        if term.has_loss and weight == 0:
+            logger.warning(
+                f"`safety_weight` of `{term.name}` is 0: the term is computed and logged, and changes nothing."
+            )
     for method in methods:
         for rule in _RULES:
             if rule.applies(trainer, method):

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data import SafetyRow, TokenizedRow, builtin_prompts, prompt_token_ids, read_safety_rows, tokenize_row
+from ..data.forms import completion_of
 from ..data.rendering import RenderingError, text_tokenizer
 from ..evaluation import RefusalPhrases, Verdict
 from ..hub.facts import SafetyRowsFacts
@@ -37,12 +38,23 @@ class SafetySet:
 
     @classmethod
     def read(cls, dataset: Iterable[Mapping[str, Any]] | None) -> "SafetySet":
-        """Read and check `dataset`; None means the built-in prompts."""
+        """Read and check `dataset`; None means the built-in prompts.
+
+        Raises:
+            ValueError: when a row cannot be read, or most answers agree to what they are asked.
+        """
         if dataset is None:
             return cls(
                 tuple(SafetyRow(prompt.prompt, None) for prompt in builtin_prompts("safety")), "built-in prompts"
             )
-        return cls(tuple(read_safety_rows(dataset)))
+        rows = tuple(read_safety_rows(dataset))
+        agreeing = _agreeing(rows)
+        if 2 * len(agreeing) > sum(row.completion is not None for row in rows):
+            raise ValueError(
+                f"{_share(rows, agreeing)}: they would be kept, not the refusals. Give the rows answers that "
+                "refuse, or leave `completion` out, so that the aligned model answers itself."
+            )
+        return cls(rows)
 
     @property
     def digest(self) -> str:
@@ -66,6 +78,8 @@ class SafetySet:
         Raises:
             ValueError: when no row keeps a supervised token, or the chat template refuses a row or drops its text.
         """
+        if agreeing := _agreeing(self.rows):
+            logger.warning(f"{_share(self.rows, agreeing)}. What is replayed is kept: look at these rows.")
         dated = rows_date(processing_class, args)
         options = {**({"chat_template": dated[1]} if dated else {}), **args.template_options}
         tokenized, prompts = {}, {}
@@ -93,6 +107,21 @@ class SafetySet:
                 f"`max_length={args.max_length}` and are left out."
             )
         return rows
+
+
+def _agreeing(rows: Sequence[SafetyRow]) -> dict[int, str]:
+    """Return the rows whose answer opens by agreeing and does not refuse, each with these words."""
+    judge = RefusalPhrases()
+    said = {i: completion_of({"completion": row.completion}) for i, row in enumerate(rows) if row.completion}
+    return {i: words for i, text in said.items() if (words := judge.agreement(text))}
+
+
+def _share(rows: Sequence[SafetyRow], agreeing: Mapping[int, str]) -> str:
+    first, total = next(iter(agreeing)), sum(row.completion is not None for row in rows)
+    return (
+        f"{len(agreeing)} of the {total} answers of the safety rows open by agreeing, such as row {first} "
+        f"({agreeing[first]!r}), and do not refuse"
+    )
 
 
 def _own_answers(

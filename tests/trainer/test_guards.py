@@ -277,3 +277,24 @@ def test_an_adapter_with_a_name_is_merged(tmp_path):
     trainer.train()
     merged = json.loads((tmp_path / "out" / "merged" / "merge_config.json").read_text())
     assert merged["tuned"].endswith("mine")
+
+
+def test_a_term_of_weight_0_is_said_to_do_nothing(tmp_path, caplog):
+    make_trainer(tmp_path, "der+l2", safety_weight="0+0.1")
+    (line,) = [r.message for r in caplog.records if "safety_weight" in r.message]
+    assert "`safety_weight` of `der` is 0: the term is computed and logged, and changes nothing." in line
+
+
+AGREES = {"prompt": "bad", "completion": "Sure, here is what you asked for."}
+
+
+def test_safety_rows_that_agree_are_named(tmp_path, caplog):
+    trainer = make_trainer(tmp_path, safety=[*safety_rows(3), AGREES, {"prompt": "worse"}])
+    trainer._tokenized_rows()
+    assert "1 of the 4 answers of the safety rows open by agreeing, such as row 3 ('sure'), and do not" in caplog.text
+    refuses = {"prompt": "bad", "completion": "Sure, I see why you ask, but I can't help with that."}
+    with pytest.raises(ValueError, match=r"2 of the 3 answers .* such as row 1 .*would be kept, not the refusals"):
+        make_trainer(tmp_path, safety=[refuses, AGREES, AGREES])
+    chat = {"messages": [{"role": "user", "content": "bad"}, {"role": "assistant", "content": "Of course! First"}]}
+    with pytest.raises(ValueError, match=r"1 of the 1 answers .* such as row 0 \('of course'\)"):
+        make_trainer(tmp_path, safety=[chat])
