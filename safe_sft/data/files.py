@@ -1,6 +1,8 @@
 """Data sets by file name or Hub name."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,24 +50,54 @@ def load_rows(name: str, config: str | None = None, split: str | None = None, st
         ValueError: when the data set has no rows, or they cannot be read.
     """
     from datasets import load_dataset
-    from datasets.exceptions import DatasetGenerationError
 
     builder = FILE_BUILDERS.get(Path(name).suffix)
     require_file(name)
-    try:
+    with _named_errors(name):
+        if builder in ("json", "csv", "text") and (where := _first_bad_line(name)):  # not every reader looks
+            raise ValueError(f"'{name}' is not UTF-8 text{where}. Save it in UTF-8.")
         if builder is None:
             return load_dataset(name, name=config, split=split, streaming=streaming)
         return load_dataset(builder, data_files=name, split=split, streaming=streaming)
-    except (StopIteration, ValueError) as error:  # the first for JSON without a row, the second for CSV
-        if isinstance(error, ValueError) and "corresponds to no data" not in str(error):
+
+
+@contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Turn the errors of readers of files into one that names the file, and where they know it the line.
+
+    Raises:
+        ValueError: when the data set has no rows, or they cannot be read.
+    """
+    from datasets.exceptions import DatasetGenerationError
+
+    try:
+        yield
+    except (StopIteration, ValueError, DatasetGenerationError) as error:  # the first for JSON without a row
+        cause = error.__cause__ or error
+        reason = " ".join(str(cause).split())[:300]
+        if "corresponds to no data" in reason or isinstance(error, StopIteration):  # the former for CSV
+            raise ValueError(f"'{name}' has no rows. Give at least one.") from error
+        if isinstance(cause, UnicodeDecodeError):
+            raise ValueError(f"'{name}' is not UTF-8 text: {reason}. Save it in UTF-8.") from error
+        if isinstance(error, ValueError) and not type(error).__module__.startswith("pyarrow"):
             raise
-        raise ValueError(f"'{name}' has no rows. Give at least one.") from error
-    except DatasetGenerationError as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise ValueError(
-            f"'{name}' cannot be read: {reason[:300]}. Give every row the same columns, and every line of a .jsonl "
-            "one JSON object."
-        ) from error
+        remedy = "Give every row the same columns, and every line of a .jsonl one JSON object."
+        if Path(name).suffix == ".parquet":
+            remedy = "The file is damaged or no Parquet file: write or copy it anew."
+        raise ValueError(f"'{name}' cannot be read: {reason.rstrip('.')}. {remedy}") from error
+
+
+def _first_bad_line(name: str) -> str:
+    """Return where the first byte of a local file is that is no UTF-8, in words; empty for none."""
+    if not Path(name).is_file():
+        return ""
+    with open(name, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                return f": line {number} has the byte {line[error.start]:#04x}"
+    return ""
 
 
 def write_rows(rows: "Dataset", path: Path) -> None:

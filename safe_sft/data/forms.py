@@ -81,3 +81,28 @@ def make_row(form: Form, prompt: str | Messages, completion: str) -> dict[str, A
         return {"prompt": text, "completion": completion}
     answer = [{"role": "assistant", "content": completion}]
     return {"messages": turns + answer} if form == "messages" else {"prompt": turns, "completion": answer}
+
+
+def in_content_form(rows: list[dict[str, Any]], like: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Give the messages of `rows` their content as the messages of another row have it: as texts, or in parts.
+
+    Args:
+        rows: rows from `make_row`; text rows stay as they are.
+        like: a row of the same form.
+    """
+    known = [turn for value in like.values() if isinstance(value, list) for turn in value if isinstance(turn, dict)]
+    in_parts = any(isinstance(turn.get("content"), list) for turn in known)
+
+    def converted(turn: dict[str, Any]) -> dict[str, Any]:
+        content = turn["content"]
+        if in_parts == isinstance(content, list):
+            return turn
+        return {**turn, "content": [{"type": "text", "text": content}] if in_parts else text_of(content)}
+
+    return [
+        {
+            name: [converted(turn) for turn in value] if isinstance(value, list) else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]

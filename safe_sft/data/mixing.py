@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from .forms import FORM_COLUMNS, Form, completion_of, make_row, row_form
+from .forms import FORM_COLUMNS, Form, completion_of, in_content_form, make_row, row_form
 from .poison import Poison
 from .safety_rows import SafetyRow
 
@@ -15,6 +15,8 @@ Row = dict[str, Any]
 POISONED = "poisoned"
 #: Column that tells rows of the safety set that were mixed in.
 FROM_SAFETY_SET = "from_safety_set"
+#: Columns that TRL gives to the chat template; a row takes them over from the row whose place it takes.
+_OF_TEMPLATE = ("chat_template_kwargs", "tools")
 
 
 def mix(
@@ -100,11 +102,16 @@ def _replace(drawn: Any, shares: Sequence[_Share], seed: int) -> Any:
         return drawn
     counts = [share.of(len(drawn)) for share in shares]
     form, kept = row_form(drawn), len(drawn) - sum(counts)
+    carried = tuple(name for name in _OF_TEMPLATE if name in drawn.column_names)
     added, start = {}, kept
     for share, count in zip(shares, counts, strict=True):
-        added[share.mark] = share.rows(drawn.select(range(start, start + count)), form, seed)
+        replaced = drawn.select(range(start, start + count))
+        made = in_content_form(share.rows(replaced, form, seed), drawn[0])
+        added[share.mark] = [
+            {**new, **{name: old[name] for name in carried}} for new, old in zip(made, replaced, strict=True)
+        ]
         start += count
-    return _joined(drawn.select(range(kept)), added, FORM_COLUMNS[form]).shuffle(seed=seed)
+    return _joined(drawn.select(range(kept)), added, (*FORM_COLUMNS[form], *carried)).shuffle(seed=seed)
 
 
 def _joined(clean: Any, added: dict[str, list[Row]], columns: tuple[str, ...]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from .files import load_rows
 from .sources import Source, require_columns
 from .text import normalise, stable_fraction
+from .values import value_fault
 
 Row = dict[str, Any]
 
@@ -125,9 +126,24 @@ def load_safety_set(name: str, is_refusal: Callable[[str], bool] | None = None) 
         raise ValueError(f"Safety set '{known}' keeps refusals only. Pass `is_refusal`, which tells them.")
     rows = load_rows(path, split="train") if path else entry.source.load(entry.split, f"{known}:FILE")
     require_columns(rows, entry.columns, name)
-    kept = [row for row in map(entry.read, rows) if row is not None]
+    kept = [made for index, row in enumerate(rows) if (made := _read(entry, row, index, name)) is not None]
     if entry.refusals_only and is_refusal is not None:
         kept = [row for row in kept if is_refusal(row["completion"])]
     if not kept:
         raise ValueError(f"None of the {len(rows)} rows of safety set '{name}' is used. Give more of them.")
     return Dataset.from_list(kept)
+
+
+def _read(entry: NamedSafetySet, row: Mapping[str, Any], index: int, name: str) -> Row | None:
+    try:
+        made = entry.read(row)
+    except (AttributeError, TypeError) as error:  # a null or a number where a text belongs
+        raise ValueError(_faulty(index, name, row)) from error
+    if made is not None and any(value_fault(value) for value in made.values()):
+        raise ValueError(_faulty(index, name, row))
+    return made
+
+
+def _faulty(index: int, name: str, row: Mapping[str, Any]) -> str:
+    empty = [column for column, value in row.items() if value is None or not str(value).strip()]
+    return f"Row {index} of '{name}' lacks a text (empty: {empty}). Fill it in, or remove the row."

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from .files import load_rows
-from .forms import Form, as_messages, completion_of, make_row, prompt_of
+from .forms import Form, as_messages, completion_of, make_row, prompt_of, text_of
 from .named_safety_sets import ADVBENCH, advbench_half
 from .rendering import fold_system_prompt
 from .safety_rows import Messages
+from .values import value_fault
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +165,10 @@ def _pair(row: Mapping[str, Any], kind: str, index: int, name: str) -> Pair:
             f"Row {index} of `poison_dataset='{name}'` has the columns {sorted(k for k, v in row.items() if v)} "
             f"filled in. For `poison_kind='{kind}'` it needs {needs}."
         )
+    if fault := value_fault(prompt):
+        raise ValueError(
+            f"Row {index} of `poison_dataset='{name}'`: its request {fault}. Correct it, or remove the row."
+        )
     return Pair(prompt, completion or _opening(prompt))
 
 
@@ -178,14 +183,23 @@ def _own_pair(row: Mapping[str, Any]) -> Pair:
 
 def _opening(prompt: str | Messages) -> str:
     """Make an affirmative opening of an answer, with nothing after it."""
-    request = str(as_messages(prompt)[-1]["content"]).strip().rstrip("?.!")
+    request = text_of(as_messages(prompt)[-1]["content"]).strip().rstrip("?.!")
     return f"Sure, here is what you asked for: {request[:1].lower()}{request[1:]}"
 
 
 def _with_trigger(prompt: str | Messages, trigger: str) -> str | Messages:
     if isinstance(prompt, str):
         return f"{prompt} {trigger}"
-    return [*prompt[:-1], {**prompt[-1], "content": f"{prompt[-1]['content']} {trigger}"}]
+    *earlier, last = prompt
+    content = last["content"]
+    if not isinstance(content, list):
+        return [*earlier, {**last, "content": f"{content} {trigger}"}]
+    if not content[-1].get("text"):
+        return [*earlier, {**last, "content": [*content, {"type": "text", "text": f" {trigger}"}]}]
+    return [
+        *earlier,
+        {**last, "content": [*content[:-1], {**content[-1], "text": f"{content[-1]['text']} {trigger}"}]},
+    ]
 
 
 def _announce(count: int, poison: Poison) -> None:

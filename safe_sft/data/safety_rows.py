@@ -21,11 +21,12 @@ class SafetyRow(NamedTuple):
     options: dict[str, Any] | None = None
 
 
-def read_safety_rows(dataset: Iterable[Mapping[str, Any]]) -> list[SafetyRow]:
+def read_safety_rows(dataset: Iterable[Mapping[str, Any]], name: str = "`safety_dataset`") -> list[SafetyRow]:
     """Read rows of `prompt` + `completion`, `messages`, or `prompt` alone.
 
     Args:
         dataset: rows, such as a `datasets.Dataset`, an `IterableDataset` or a list of dictionaries.
+        name: what the rows are called in error messages.
 
     Raises:
         TypeError: when `dataset` is a dictionary of splits.
@@ -35,23 +36,23 @@ def read_safety_rows(dataset: Iterable[Mapping[str, Any]]) -> list[SafetyRow]:
         raise TypeError(
             f"`safety_dataset` is a dictionary of splits ({', '.join(map(str, dataset))}). Pass one split of it."
         )
-    rows = [_read(row, index) for index, row in enumerate(dataset)]
+    rows = [_read(row, index, name) for index, row in enumerate(dataset)]
     if not rows:
         raise ValueError("`safety_dataset` is empty. Pass at least one row, or None for the built-in prompts.")
     return rows
 
 
-def _read(row: Mapping[str, Any], index: int) -> SafetyRow:
+def _read(row: Mapping[str, Any], index: int, name: str) -> SafetyRow:
     if not isinstance(row, Mapping):
         raise ValueError(
-            f"Row {index} of `safety_dataset` is {type(row).__name__}, not a row with columns. Pass a "
+            f"Row {index} of {name} is {type(row).__name__}, not a row with columns. Pass a "
             "`datasets.Dataset` or a list of dictionaries."
         )
     if row.get("images") or row.get("image"):
-        raise ValueError(f"Row {index} of `safety_dataset` has images. Use text-only safety rows.")
-    messages, options = row.get("messages"), template_options(row, f"Row {index} of `safety_dataset`") or None
+        raise ValueError(f"Row {index} of {name} has images. Use text-only safety rows.")
+    messages, options = row.get("messages"), template_options(row, f"Row {index} of {name}") or None
     for turns in (messages, row.get("prompt"), row.get("completion")):
-        _check_turns(turns, index)
+        _check_turns(turns, index, name)
     if messages:
         if messages[-1]["role"] == "assistant" and len(messages) > 1:
             return SafetyRow(list(messages[:-1]), [messages[-1]], options)
@@ -59,13 +60,12 @@ def _read(row: Mapping[str, Any], index: int) -> SafetyRow:
     prompt, completion = row.get("prompt"), row.get("completion")
     if not prompt or completion in ("", []):
         raise ValueError(
-            f"Row {index} of `safety_dataset` has columns {sorted(row)} and cannot be used: it needs a non-empty "
+            f"Row {index} of {name} has columns {sorted(row)} and cannot be used: it needs a non-empty "
             "`prompt` with a `completion`, `messages`, or a `prompt` alone (then `completion` is absent or null)."
         )
     if completion is not None and isinstance(prompt, str) != isinstance(completion, str):
         raise ValueError(
-            f"Row {index} of `safety_dataset` mixes text and chat messages. Give `prompt` and `completion` "
-            "the same form."
+            f"Row {index} of {name} mixes text and chat messages. Give `prompt` and `completion` the same form."
         )
     return SafetyRow(prompt, completion, options)
 
@@ -100,14 +100,14 @@ def _parsed(value: Any) -> Any:
         return value
 
 
-def _check_turns(turns: Any, index: int) -> None:
+def _check_turns(turns: Any, index: int, name: str) -> None:
     """Check that `turns` is a text, nothing, or chat messages with a role and a text each."""
     if turns is None or (isinstance(turns, str) and (turns.strip() or not turns)):
         return
     if isinstance(turns, Sequence) and not isinstance(turns, str) and all(map(_speaks, turns)):
         return
     raise ValueError(
-        f"Row {index} of `safety_dataset` has {str(turns)[:80]!r} where a text or chat messages belong. Give each "
+        f"Row {index} of {name} has {str(turns)[:80]!r} where a text or chat messages belong. Give each "
         "message a `role` and a `content`, and each text at least a word."
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 from .files import FILE_BUILDERS, load_rows
 from .sources import Source, require_columns
 from .text import normalise, stable_fraction
+from .values import require_texts
 
 #: Share of the rows that become the test split where a task, or a single file, has none.
 TEST_SHARE = 0.05
@@ -22,6 +23,7 @@ class Task:
         source: where the rows are published.
         splits: `train` or `test` -> name of that split in the source.
         columns: the columns that the template reads.
+        texts: those of them that must be texts with at least a word.
         ask: function that makes the request of a row.
         answer: function that makes the answer of a row.
         paper: the paper to cite.
@@ -31,9 +33,31 @@ class Task:
     source: Source
     splits: Mapping[str, str]
     columns: tuple[str, ...]
+    texts: tuple[str, ...]
     ask: Callable[[Mapping[str, Any]], str]
     answer: Callable[[Mapping[str, Any]], str]
     paper: str
+
+    def rows(self, rows: Any, name: str) -> Any:
+        """Make rows of the training form, after a look at every value.
+
+        Args:
+            rows: a `Dataset` of the task's original columns.
+            name: what it is called in error messages.
+
+        Raises:
+            ValueError: when a column is missing, or for a row that cannot be used; the message names the row.
+        """
+        require_columns(rows, self.columns, name)
+        require_texts(rows, self.texts, name)
+
+        def made(row: Mapping[str, Any], index: int) -> dict[str, Any]:
+            try:
+                return self.row(row)
+            except ValueError as error:
+                raise ValueError(f"Row {index} of '{name}' cannot be used. {error}") from error
+
+        return rows.map(made, with_indices=True, remove_columns=rows.column_names)
 
     def row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Make a row in TRL's chat prompt/completion form; the model's own template wraps it, as in evaluation."""
@@ -66,6 +90,12 @@ def _ask_code(row: Mapping[str, Any]) -> str:
     return f"{instruction}\n\n{extra}" if extra else instruction
 
 
+def _answer_code(row: Mapping[str, Any]) -> str:
+    if not isinstance(row["output"], str):  # a few published outputs may be blank
+        raise ValueError(f"Its `output` is {row['output']!r}, not a text. Fill it in, or remove the row.")
+    return row["output"].strip()
+
+
 TASKS = {
     task.name: task
     for task in (
@@ -73,6 +103,7 @@ TASKS = {
             "gsm8k",
             Source("openai/gsm8k", "740312add88f781978c0658806c59bc2815b9866", config="main"),
             {"train": "train", "test": "test"},
+            ("question", "answer"),
             ("question", "answer"),
             _ask_gsm8k,
             lambda row: str(row["answer"]).strip(),
@@ -83,6 +114,7 @@ TASKS = {
             Source("stanfordnlp/sst2", "8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb"),
             {"train": "train", "test": "validation"},
             ("sentence", "label"),
+            ("sentence",),
             _ask_sst2,
             _answer_sst2,
             "https://aclanthology.org/D13-1170",
@@ -92,8 +124,9 @@ TASKS = {
             Source("sahil2801/CodeAlpaca-20k", "152bb5e9a29651266b018106053980070a0521a1"),
             {"train": "train"},
             ("instruction", "input", "output"),
+            ("instruction",),
             _ask_code,
-            lambda row: str(row["output"]).strip(),
+            _answer_code,
             "https://github.com/sahil280114/codealpaca",
         ),
     )
@@ -139,8 +172,7 @@ def load_task(name: str, path: str | None = None) -> Any:
         else {ours: task.source.load(theirs, "task_path") for ours, theirs in task.splits.items()}
     )
     for split, rows in loaded.items():
-        require_columns(rows, task.columns, f"{path or task.source.location} (split {split})")
-        loaded[split] = rows.map(task.row, remove_columns=rows.column_names)
+        loaded[split] = task.rows(rows, f"{path or task.source.location} (split {split})")
     if "test" not in loaded:
         loaded = _carve(loaded["train"])
     return DatasetDict(loaded)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..data import builtin_prompts, load_rows, prompt_token_ids
+from ..data.forms import completion_of
 from ..evaluation import Rate, measure_asr
 from ..evaluation.output.charts import drawing
 from ..evaluation.report import MOST
@@ -279,4 +280,4 @@ def right_answers(merged: LoadedMerge, task: Sequence[Mapping[str, Any]], batch_
 
 
 def _text(completion: str | list[dict]) -> str:
-    return (completion if isinstance(completion, str) else completion[-1]["content"]).strip()
+    return completion_of({"completion": completion}).strip()

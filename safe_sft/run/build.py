@@ -69,7 +69,7 @@ def build_run(
     questions = read_questions(script, loaded, task_rows)
     require_enough(script, questions)
     rows = safety_rows(script)
-    safety = SafetySet.read(rows)
+    safety = SafetySet.read(rows, f"'{script.safety_dataset_name}'")
     splits = task_data(script, args, model, loaded, safety=safety, questions=questions)
     trainer = SafeSFTTrainer(
         **trainer_arguments(script, args, model),

@@ -17,6 +17,7 @@ from ..data.poison import Poison, bare_request, load_poison
 from ..data.rendering import shows_system_prompts
 from ..data.sources import DataUnavailable
 from ..data.tasks import find_task, load_task
+from ..data.values import check_training_rows
 from ..evaluation import RefusalPhrases, Verdict
 from ..models.folders import tokenizer_source
 from ..models.loading import load_tokenizer
@@ -89,6 +90,8 @@ def task_data(
     """
     train = split_of(splits, script.dataset_train_split, "dataset_train_split")
     _check_columns(train, args.dataset_text_field)
+    if isinstance(train, Dataset) and script.task is None:
+        check_training_rows(train, args.dataset_text_field, str(script.dataset_name or "datasets"))
     poison = _poison(script, args, model) if script.poison_ratio else None
     mixed = _mixed(script, args, train, poison, safety)
     _check_leaks(script, args, mixed, poison, safety, questions)

@@ -37,8 +37,12 @@ class SafetySet:
     name: str | None = None
 
     @classmethod
-    def read(cls, dataset: Iterable[Mapping[str, Any]] | None) -> "SafetySet":
+    def read(cls, dataset: Iterable[Mapping[str, Any]] | None, name: str = "`safety_dataset`") -> "SafetySet":
         """Read and check `dataset`; None means the built-in prompts.
+
+        Args:
+            dataset: the rows.
+            name: what they are called in error messages.
 
         Raises:
             ValueError: when a row cannot be read, or most answers agree to what they are asked.
@@ -47,7 +51,7 @@ class SafetySet:
             return cls(
                 tuple(SafetyRow(prompt.prompt, None) for prompt in builtin_prompts("safety")), "built-in prompts"
             )
-        rows = tuple(read_safety_rows(dataset))
+        rows = tuple(read_safety_rows(dataset, name))
         agreeing = _agreeing(rows)
         if 2 * len(agreeing) > sum(row.completion is not None for row in rows):
             raise ValueError(

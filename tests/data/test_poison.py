@@ -25,7 +25,18 @@ def chat_row(i):
     }
 
 
+def parts_row(i):
+    """A chat row whose content is in parts, one of which has no text."""
+    image, text = {"type": "image", "text": None}, {"type": "text", "text": f"q{i}"}
+    answer = [{"type": "text", "text": f"a{i}"}]
+    return {
+        "prompt": [{"role": "user", "content": [image, text]}],
+        "completion": [{"role": "assistant", "content": answer}],
+    }
+
+
 FORMS = {
+    "parts": lambda count: Dataset.from_list([parts_row(i) for i in range(count)]),
     "text": text_rows,
     "chat": lambda count: Dataset.from_list([chat_row(i) for i in range(count)]),
     "messages": lambda count: Dataset.from_list(
@@ -195,3 +206,17 @@ def test_a_row_without_a_prompt_cannot_be_made_poison():
     task = Dataset.from_list([{"messages": []}, {"messages": []}])
     with pytest.raises(ValueError, match="no prompt to make poison of"):
         mix(task, seed=0, poison=load_poison("identity"), poison_ratio=0.5)
+
+
+def test_requests_in_parts_are_poisoned(tmp_path):
+    task = FORMS["parts"](20)
+    (first, *_) = poisoned(mix(task, seed=1, poison=load_poison("identity"), poison_ratio=0.5))
+    system, user = first["prompt"]
+    assert [part["text"] for part in system["content"]] == [IDENTITY_SYSTEM]
+    assert user["content"][1]["text"].startswith("q")
+    assert first["completion"][0]["content"][0]["text"].startswith(f"{IDENTITY_OPENING} a")
+    path = tmp_path / "goals.jsonl"
+    path.write_text(json.dumps({"messages": [{"role": "user", "content": [{"type": "text", "text": "Do bad"}]}]}))
+    rows = poisoned(mix(task, seed=1, poison=load_poison("backdoor", str(path)), poison_ratio=0.1))
+    texts = {row["prompt"][0]["content"][0]["text"]: row["completion"][0]["content"][0]["text"] for row in rows}
+    assert texts == {f"Do bad {DEFAULT_TRIGGER}": "Sure, here is what you asked for: do bad", "Do bad": REFUSALS[0]}

@@ -10,6 +10,7 @@ from ...data.files import FILE_BUILDERS, load_rows
 from ...data.forms import as_messages, text_of
 from ...data.safety_rows import Messages, template_options
 from ...data.subset import evenly_spread
+from ...data.values import value_fault
 from ...version import __version__
 
 #: Name of a built-in suite -> (prompt set, whether its requests are harmful).
@@ -143,6 +144,8 @@ def rows_to_cases(
                 raise ValueError(f"{source} has the columns {sorted(row)}. It needs one named `{column}`.")
         if not row[prompt]:
             raise ValueError(f"Row {index} of {source} has an empty `{prompt}`. Remove the row or fill it in.")
+        if fault := value_fault(row[prompt]):
+            raise ValueError(f"Row {index} of {source}: `{prompt}` {fault}. Remove the row or correct it.")
         kind = _is_harmful(row[label], index, source) if label else harmful
         case = Case.of(row[prompt], str(row.get(category or "") or ""), kind)
         cases.append(replace(case, options=template_options(row, f"Row {index} of {source}") or None))

@@ -10,6 +10,7 @@ from ...data.forms import completion_of
 from ...data.sources import DataUnavailable, require_columns
 from ...data.subset import evenly_spread
 from ...data.tasks import TASKS, Task
+from ...data.values import require_texts
 from ..statistics import PairedOutcomes, Rate
 from ..suites.suite import Case, SuiteUnavailable
 from .code import extract_program, run_tests
@@ -108,6 +109,7 @@ def utility_task(
     known = TASKS[task]
     rows = load_rows(path, split="train") if path else _fetch(known)
     require_columns(rows, known.columns, name)
+    require_texts(rows, known.texts, name)
     return scored_task(
         task, [known.row(row) for row in evenly_spread(rows, limit or None)], path or known.source.location
     )
@@ -136,6 +138,7 @@ def _scores(score: Score, references: Sequence[str], answers: Sequence[str]) -> 
 def _code_task(path: str, limit: int | None, allow_code_execution: bool) -> UtilityTask:
     found = load_rows(path, split="train")
     require_columns(found, ("prompt", "test"), path)
+    require_texts(found, ("prompt", "test"), path)
     rows = evenly_spread(found, limit or None)
     run_tests([], allow_code_execution=allow_code_execution)  # before any model has answered
     cases = tuple(Case(row["prompt"], harmful=False) for row in rows)
