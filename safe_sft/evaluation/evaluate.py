@@ -218,8 +218,7 @@ class Respondent:
     def loss(self, rows: TaskRows) -> TaskLoss:
         """Measure the loss on held-out rows."""
         require_finite(self.model)
-        size = self.settings.batch_size
-        return measure_task_loss(self.model, self.tokenizer, rows, name=self.name, batch_size=size)
+        return measure_task_loss(self.model, self.tokenizer, rows, self.settings.batch_size, name=self.name)
 
     def _answers(self, what: str, cases: Sequence[Case], max_new_tokens: int) -> list[Answer]:
         return answer_cases(

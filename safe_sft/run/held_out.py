@@ -46,8 +46,8 @@ def hold_out(script: SafeScriptArguments, args: SafeSFTConfig, splits: Splits) -
         rows = [train[place] for place in held]
         splits = DatasetDict({**splits, script.dataset_train_split: train.select(kept)})
         logger.info(f"{len(held)} rows of the task are held out of training, to measure the task loss on.")
-    name = script.task or "task"
-    return splits, TaskRows(name, rows, task_source(script), args.dataset_text_field, args.max_length)
+    form = (args.dataset_text_field, args.max_length, args.template_options)
+    return splits, TaskRows(script.task or "task", rows, task_source(script), *form)
 
 
 def _has_answers(train: Any, text: str) -> bool:

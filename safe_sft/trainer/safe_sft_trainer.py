@@ -123,7 +123,7 @@ class SafeSFTTrainer(HubTrainer):
         rows = ReplayedRows()
         if any(method.needs_replay for method in self._methods):
             with self.accelerator.autocast():
-                refused = task_refusals(self.model, self._tokenizer, self._task_prompts, self.args)
+                refused = task_refusals(self.model, self.processing_class, self._task_prompts, self.args)
             rows = ReplayedRows.cut(self._tokenized_rows(), refused, self.args.replayed_tokens)
         elif not any(method.needs_task_states for method in self._methods):
             return None

@@ -7,12 +7,12 @@ from typing import Any
 
 from accelerate.logging import get_logger
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data import SafetyRow, TokenizedRow, prompt_token_ids
 from ..data.forms import prompt_of
 from ..data.leaks import compared_text
+from ..data.rendering import text_tokenizer
 from ..data.safety_rows import Messages
 from ..evaluation import RefusalPhrases, Verdict
 from ..models.modes import placed
@@ -75,24 +75,24 @@ def task_prompts(dataset: Iterable[Mapping[str, Any]] | None) -> list[Prompt]:
 
 
 def task_refusals(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], args: SafeSFTConfig
+    model: nn.Module, processing_class: Any, prompts: Sequence[Prompt], args: SafeSFTConfig
 ) -> list[TokenizedRow]:
     """Return the requests of the task that the aligned model refuses, with its refusals, as token rows.
 
     Args:
         model: the aligned model.
-        tokenizer: the model's tokenizer.
+        processing_class: its tokenizer or processor.
         prompts: requests of the task, from `task_prompts`; none asks for nothing.
         args: the trainer's `SafeSFTConfig`.
     """
     if not prompts:
         return []
-    found = find_refusals(model, tokenizer, prompts, args)
-    return SafetySet(found.rows).tokenize(model, tokenizer, args) if found.rows else []
+    found = find_refusals(model, processing_class, prompts, args)
+    return SafetySet(found.rows).tokenize(model, processing_class, args) if found.rows else []
 
 
 def find_refusals(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], args: SafeSFTConfig
+    model: nn.Module, processing_class: Any, prompts: Sequence[Prompt], args: SafeSFTConfig
 ) -> TaskRefusals:
     """Ask the aligned model every request, and keep those that it refuses; each rank asks its share.
 
@@ -101,11 +101,12 @@ def find_refusals(
 
     Args:
         model: the aligned model.
-        tokenizer: the model's tokenizer.
+        processing_class: its tokenizer or processor.
         prompts: requests of the task, from `task_prompts`.
         args: the trainer's `SafeSFTConfig`.
     """
-    ids = [prompt_token_ids(tokenizer, prompt) for prompt in prompts]
+    tokenizer = text_tokenizer(processing_class)
+    ids = [prompt_token_ids(processing_class, prompt, args.template_options) for prompt in prompts]
     with placed(model, args.device):
         answers = answer_prompts(
             model,

@@ -43,7 +43,7 @@ def test_terms(tmp_path, method, weight, expected):
         ({"safety_method": "ema", "ema_decay": 1}, "from 0 to 1"),
         ({"merge_weight": "0.3"}, "`merge_weight='0.3'` must be a number"),
         ({"per_device_replay_batch_size": True}, "whole number"),
-        ({"safety_method": "der+lwf", "teacher_temperature": 2.0}, "no effect on the squared distance of `der`"),
+        ({"teacher_divergence": "squared", "teacher_temperature": 2.0}, "no effect on the squared distance of `der`"),
         ({"teacher": "disk"}, "Choose from: cached, online"),
         ({"safety_method": "l2", "importance_space": "lora"}, "Choose from: adapter, weight"),
         ({"per_device_replay_batch_size": 0}, "whole number of at least 1"),

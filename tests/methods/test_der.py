@@ -10,8 +10,8 @@ from safe_sft.replay import ReplayBatch
 from tests.conftest import make_model, make_trainer, move_off_the_anchor, trained_weights
 from tests.trainer.test_ways_to_train import SIZES
 
-#: TRL's kernel computes the cross-entropy of `er` in float32.
-TOLERANCE = {"der": 1e-8, "der++": 1e-6}
+#: Gemma's attention takes its softmax, and TRL's kernel the cross-entropy of `er`, in float32.
+TOLERANCE = {"der": 1e-7, "der++": 1e-6}
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,8 @@ def train(folder, model, method: str, weight: str, peft: bool, teacher: str):
         peft=peft,
         safety_weight=weight,
         teacher=teacher,
+        teacher_divergence="squared",
+        replay_max_answer_tokens=None,
         per_device_replay_batch_size=3,
         learning_rate=1e-3,
         max_steps=1,

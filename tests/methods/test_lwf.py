@@ -40,4 +40,4 @@ def test_lwf_without_the_aligned_model_at_hand_is_refused(tmp_path):
 
 def test_temperature_of_the_squared_distance_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has no effect on the squared distance"):
-        make_trainer(tmp_path, "der", teacher_temperature=2.0)
+        make_trainer(tmp_path, "der", teacher_divergence="squared", teacher_temperature=2.0)

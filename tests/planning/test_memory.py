@@ -76,11 +76,11 @@ def test_anchors_of_a_trained_adapter_in_weight_space():
 
 def test_teacher_cache_is_as_large_as_the_real_one(tmp_path):
     tokenizer, rows = make_tokenizer(), safety_rows()
-    trainer = make_trainer(tmp_path, "der", teacher="cached", safety=rows)
+    trainer = make_trainer(tmp_path, "der", teacher="cached", safety=rows, teacher_divergence="squared")
     files = sorted(trainer.teacher.folder.glob("part-*.safetensors"))
     payload = sum(f.stat().st_size - 8 - int.from_bytes(f.read_bytes()[:8], "little") for f in files)
     plan = plan_model(make_model().config, torch.float32, None, lora())
-    safety = count_safety_rows(rows, tokenizer, 1024, 128)
+    safety = count_safety_rows(rows, tokenizer, 1024, 128, trainer.args.replayed_tokens)
     items = {item.name: item for item in safety_items(plan, trainer.args, True, 32 * 4, safety)}
     assert (items["teacher cache"].size, items["teacher cache"].basis) == (payload, "exact")
     assert items["Gram matrix of the head (der)"].size == 4 * 32 * 32
@@ -96,8 +96,8 @@ def test_teacher_cache_is_as_large_as_the_real_one(tmp_path):
         ("ewc", {}, {"importance", "importance file, without its header"}),
         ("ema", {}, {"average of the weights (ema)"}),
         ("lwf", {}, set()),
-        ("der", {"teacher_divergence": "kl"}, set()),
-        ("der", {}, {"Gram matrix of the head (der)"}),
+        ("der", {}, set()),
+        ("der", {"teacher_divergence": "squared"}, {"Gram matrix of the head (der)"}),
     ],
 )
 def test_what_a_method_keeps(tmp_path, method, settings, names):

@@ -110,7 +110,8 @@ assert peak() - before < 300, peak() - before
 
 
 def test_training_from_the_cache_equals_training_online(tmp_path):
-    runs = {teacher: make_trainer(tmp_path, teacher=teacher, safety_weight=1.0) for teacher in ("online", "cached")}
+    settings = {"teacher_divergence": "squared", "safety_weight": 1.0}
+    runs = {teacher: make_trainer(tmp_path, teacher=teacher, **settings) for teacher in ("online", "cached")}
     for trainer in runs.values():
         trainer.train()
     online, cached = (logged(trainer, "safety/der") for trainer in runs.values())

@@ -1,7 +1,7 @@
 """The loss on held-out rows of the task: what a model has learned, whatever the task is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import Any
 
@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from ...data.batch import ReplayBatch
 from ...data.files import load_rows
 from ...data.forms import as_messages, completion_of, prompt_of
+from ...data.rendering import chat_token_ids, text_tokenizer
 from ...data.subset import evenly_spread
 from ...data.tokenization import TokenizedRow, answered
 from ...losses import token_cross_entropy
@@ -32,6 +33,7 @@ class TaskRows:
         source: where the rows come from.
         text_field: name of the column of text.
         max_length: most tokens of a row; what is longer is cut off at the end.
+        options: further variables of the chat template, such as `enable_thinking`; those of a row win.
     """
 
     name: str
@@ -39,6 +41,7 @@ class TaskRows:
     source: str
     text_field: str = "text"
     max_length: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,21 +106,22 @@ def task_rows(path: str, limit: int | None = None) -> TaskRows:
 
 @torch.no_grad()
 def measure_task_loss(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, task: TaskRows, *, name: str, batch_size: int = 32
+    model: nn.Module, processing_class: Any, task: TaskRows, batch_size: int = 32, *, name: str
 ) -> TaskLoss:
     """Measure the loss of a model on the answers of held-out rows, without building logits for all of them.
 
     Args:
         model: the model, on its device.
-        tokenizer: the model's tokenizer.
+        processing_class: the model's tokenizer or processor.
         task: the rows.
-        name: name of the model.
         batch_size: rows at a time.
+        name: name of the model.
 
     Raises:
         ValueError: when no row keeps a token of its answer.
     """
-    rows = [tokenized for row in task.rows if (tokenized := _tokenized(tokenizer, row, task)).supervised_tokens]
+    tokenizer = text_tokenizer(processing_class)
+    rows = [found for row in task.rows if (found := _tokenized(processing_class, row, task)).supervised_tokens]
     if not rows:
         raise ValueError(f"None of the {len(task.rows)} rows of '{task.source}' has an answer whose loss is measured.")
     head, sums = LogitHead.of(model).gathered(), [0.0] * len(rows)
@@ -134,18 +138,18 @@ def measure_task_loss(
     return TaskLoss(name, task.name, task.source, tuple(sums), tuple(row.supervised_tokens for row in rows))
 
 
-def _tokenized(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], task: TaskRows) -> TokenizedRow:
+def _tokenized(processing_class: Any, row: Mapping[str, Any], task: TaskRows) -> TokenizedRow:
     """Tokenise a row as TRL trains on it: chat by the template, text as it is; the answer is labelled."""
-    prompt = prompt_of(row)
+    prompt, tokenizer = prompt_of(row), text_tokenizer(processing_class)
     if not prompt:
         return answered([], _ids(tokenizer, str(row.get(task.text_field) or "")), task.max_length)
     if isinstance(prompt, str):
         ids = _ids(tokenizer, prompt + completion_of(row) + (tokenizer.eos_token or ""))
         return answered(_ids(tokenizer, prompt), ids, task.max_length)
+    options = {**task.options, **(row.get("chat_template_kwargs") or {})}
     turns = [*prompt, *as_messages(completion_of(row), role="assistant")]
-    asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
-    whole = tokenizer.apply_chat_template(turns, return_dict=True)
-    return answered(list(asked["input_ids"]), list(whole["input_ids"]), task.max_length)
+    asked = chat_token_ids(processing_class, prompt, options, waits=True)
+    return answered(asked, chat_token_ids(processing_class, turns, options, waits=False), task.max_length)
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
