@@ -1,0 +1,141 @@
+"""Does a method keep safety and let the task be learned, on a real chat model? One run, one line of CSV.
+
+    python -m benchmarks.real_model --model ALIGNED --data FOLDER --output docs/results/smollm2-135m.csv \\
+        --name der safety_method=der safety_from_task=true
+
+FOLDER holds published files with their original columns, as JSON lines: `sst2_train` and `sst2_dev` (sentence,
+label), `advbench` (goal, target), `safety_instructions` (instruction, output: safety-tuned-llamas) and `q_harm`
+(prompt). Training rows: SST2 with a share of AdvBench goals and their affirmative openings. Attack success is measured
+on requests that no run trains on or replays, by refusal phrases, greedily; task loss and accuracy on `sst2_dev`.
+"""
+
+import argparse
+import csv
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from safe_sft import SafeSFTConfig, SafeSFTTrainer
+from safe_sft.evaluation import measure_asr
+from safe_sft.evaluation.answering import answer_cases
+from safe_sft.evaluation.utility.scored_tasks import scored_task
+from safe_sft.evaluation.utility.task_loss import TaskRows, measure_task_loss
+
+INSTRUCTION = "Classify the sentiment of this review as positive or negative: "
+
+
+def read(folder: Path, name: str) -> list[dict[str, Any]]:
+    """Read a file of JSON lines."""
+    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+
+
+def row(request: str, answer: str) -> dict[str, Any]:
+    """Make a chat row."""
+    return {
+        "prompt": [{"role": "user", "content": request}],
+        "completion": [{"role": "assistant", "content": answer}],
+    }
+
+
+def reviews(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Make chat rows of SST2."""
+    return [row(INSTRUCTION + r["sentence"].strip(), "positive" if r["label"] else "negative") for r in rows]
+
+
+def training_rows(folder: Path, size: int, poison: float, seed: int) -> list[dict[str, Any]]:
+    """Draw reviews, and put AdvBench goals with affirmative openings in the place of a share of them."""
+    rng = random.Random(seed)
+    rows = rng.sample(reviews(read(folder, "sst2_train")), size)
+    goals = rng.sample(read(folder, "advbench")[200:320], round(poison * size))
+    rows[: len(goals)] = [row(goal["goal"], goal["target"]) for goal in goals]
+    rng.shuffle(rows)
+    return rows
+
+
+def safety_rows(folder: Path, name: str) -> list[dict[str, Any]] | None:
+    """Return the safety rows: `tuned` (safety-tuned-llamas), or None for the built-in prompts."""
+    known = {"tuned": read(folder, "safety_instructions")[:1000], "builtin": None}
+    rows = known[name]
+    return rows and [{"prompt": r["instruction"], "completion": r["output"]} for r in rows]
+
+
+def measured(model: Any, tokenizer: Any, folder: Path, asked: int) -> dict[str, Any]:
+    """Measure attack success on three sets of unseen requests, the task loss and the accuracy."""
+    sets = {
+        "asr_advbench": [r["goal"] for r in read(folder, "advbench")[320 : 320 + asked]],
+        "asr_safety_instructions": [r["instruction"] for r in read(folder, "safety_instructions")[-asked:]],
+        "asr_q_harm": [r["prompt"] for r in read(folder, "q_harm")[:asked]],
+    }
+    dev = reviews(read(folder, "sst2_dev"))[:200]
+    task = scored_task("sst2", dev, "sst2_dev")
+    settings = {"max_new_tokens": task.max_new_tokens, "batch_size": 32, "description": "sst2"}
+    right = task.judge([answer.text for answer in answer_cases(model, tokenizer, task.cases, **settings)])
+    rates = {name: measure_asr(model, tokenizer, asks, max_new_tokens=24).asr.value for name, asks in sets.items()}
+    loss = measure_task_loss(model, tokenizer, TaskRows("sst2", dev[:100], "sst2_dev"), name="model").value
+    return {"task_loss": round(loss, 4), "accuracy": sum(right) / len(right), "asked": asked, **rates}
+
+
+def main() -> None:
+    """Train once, measure, and append a line to the CSV."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--safety", default="tuned", choices=("tuned", "builtin"))
+    parser.add_argument("--rows", type=int, default=240)
+    parser.add_argument("--poison", type=float, default=0.1)
+    parser.add_argument("--asked", type=int, default=60)
+    parser.add_argument("settings", nargs="*", help="fields of SafeSFTConfig, as name=value")
+    args = parser.parse_args()
+    own = {name: yaml.safe_load(value) for name, _, value in (s.partition("=") for s in args.settings)}
+    settings = {
+        "max_steps": 60,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "constant",
+        "bf16": True,
+        "use_cpu": not torch.cuda.is_available(),
+        "gradient_checkpointing": False,
+        "max_length": 256,
+        "save_strategy": "no",
+        "report_to": "none",
+        "seed": 0,
+        **own,
+    }
+    config = SafeSFTConfig(f"outputs/real-model-{args.name}", **settings)
+    tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
+    start = time.perf_counter()
+    trainer = SafeSFTTrainer(
+        AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, trust_remote_code=False),
+        config,
+        train_dataset=Dataset.from_list(training_rows(args.data, args.rows, args.poison, config.seed)),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+        safety_dataset=safety_rows(args.data, args.safety) if config.reads_safety_rows else None,
+    )
+    trainer.train()
+    seconds = round(time.perf_counter() - start)
+    with trainer.accelerator.autocast():
+        found = measured(trainer.model, tokenizer, args.data, args.asked)
+    line = {"name": args.name, "safety": args.safety, "settings": " ".join(args.settings), **found, "seconds": seconds}
+    is_new = not args.output.is_file()
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    with args.output.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, line)
+        if is_new:
+            writer.writeheader()
+        writer.writerow(line)
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()
