@@ -90,11 +90,12 @@ def _prepare_files(request: dict[str, Any], uid: int) -> None:
 
 def _run(request: dict[str, Any], uid: int) -> int:
     """Run the program; the end of this process ends whatever it has left behind."""
+    interpreter = _interpreter()
     heard, told = os.pipe()  # both close when the program starts
     program = os.fork()
     if program == 0:
         try:
-            _become_the_program(request, uid)
+            _become_the_program(request, uid, interpreter)
         except OSError as error:
             os.write(told, str(error).encode())
         finally:
@@ -112,7 +113,17 @@ def _run(request: dict[str, Any], uid: int) -> int:
             return 1 if code == UNAVAILABLE else code  # which is for this file alone to say
 
 
-def _become_the_program(request: dict[str, Any], uid: int) -> None:
+def _interpreter() -> str:
+    """Return the interpreter's path below its installation; only this user may be allowed to read a link to it."""
+    prefix = os.path.realpath(sys.base_prefix)
+    for python in (sys.executable, getattr(sys, "_base_executable", sys.executable)):
+        path = os.path.realpath(python)
+        if os.path.commonpath((path, prefix)) == prefix:
+            return os.path.relpath(path, prefix)
+    raise OSError(f"the interpreter {sys.executable} is not in its own installation, {prefix}")
+
+
+def _become_the_program(request: dict[str, Any], uid: int, interpreter: str) -> None:
     if uid >= 0:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
@@ -131,8 +142,8 @@ def _become_the_program(request: dict[str, Any], uid: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
-    prefix, shown = sys.base_prefix, os.path.join(request["folder"], "python")
-    python = os.path.join(shown, os.path.relpath(os.path.realpath(sys.executable), os.path.realpath(prefix)))
+    shown = os.path.join(request["folder"], "python")
+    python = os.path.join(shown, interpreter)
     environment = {"LC_ALL": "C.UTF-8", "LD_LIBRARY_PATH": os.path.join(shown, "lib")}
     os.execve(python, [python, "-I", "-S", "-B", "program.py"], environment)
 

@@ -239,3 +239,58 @@ def test_it_refuses_where_it_cannot_isolate(monkeypatch, tmp_path):
     monkeypatch.setattr(sandbox, "_LAUNCHER", launcher)
     with pytest.raises(SandboxUnavailable, match=r"\(unshare: not permitted\), so it was not run"):
         passes("assert True")
+
+
+def measure(python: Path, package: Path, user: int) -> subprocess.CompletedProcess:
+    """Run a good and a bad program in the sandbox of the clone `package`, with `python`, as `user`."""
+    ask = f"""
+import importlib.util, os, sys, tempfile
+os.setgroups([]) if os.geteuid() == 0 and {user} else None
+os.setresgid({user}, {user}, {user}), os.setresuid({user}, {user}, {user})
+tempfile.tempdir = {str(package.parent / "temporary")!r} if {user} else None
+path = {str(package)!r}
+spec = importlib.util.spec_from_file_location("sandbox", path + "/sandbox.py")
+sandbox = sys.modules["sandbox"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sandbox)
+start = "import subprocess, sys; subprocess.run([sys.executable, '-I', '-S', '-c', ''], check=True)"
+print(sandbox.passes("import json"), sandbox.passes("1 / 0"), sandbox.passes(start))
+"""
+    return subprocess.run([str(python), "-I", "-c", ask], capture_output=True, text=True, cwd="/")
+
+
+@pytest.fixture
+def closed():
+    """A folder, not below pytest's own, that only its owner may enter."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o700)
+        shutil.copytree(Path(sandbox.__file__).parent, Path(folder) / "utility")
+        (Path(folder) / "temporary").mkdir()
+        yield Path(folder)
+
+
+@pytest.mark.parametrize("how", [[], ["--copies"]])
+def test_a_clone_and_its_environment_may_be_in_a_folder_that_only_its_owner_enters(closed, how):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", *how, str(closed / "environment")], check=True)
+    result = measure(closed / "environment/bin/python", closed / "utility", os.geteuid())
+    assert result.stdout.split() == ["True", "False", "True"], result.stderr
+
+
+def test_an_environment_may_be_elsewhere_than_the_clone(closed):
+    with tempfile.TemporaryDirectory(dir="/tmp") as other:  # for its owner alone, too
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", f"{other}/environment"], check=True)
+        result = measure(Path(other, "environment/bin/python"), closed / "utility", os.geteuid())
+        assert result.stdout.split() == ["True", "False", "True"], result.stderr
+
+
+def test_an_ordinary_user_measures_in_a_home_that_nobody_else_enters(closed):
+    python = next((path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if os.path.exists(path)), None)
+    if os.geteuid() != 0 or python is None:
+        pytest.skip("Another user's programs can be run only by root, with a python3 that every user may run.")
+    if subprocess.run([python, "-c", "import sys; assert sys.version_info >= (3, 10)"]).returncode:
+        pytest.skip(f"{python} is older than the package allows, so another user cannot run the sandbox.")
+    for path in (closed, *closed.rglob("*")):
+        os.chown(path, 60_999, 60_999)
+    result = measure(Path(python), closed / "utility", 60_999)
+    if "unshare" in result.stderr:
+        pytest.skip("The kernel gives ordinary users no namespaces here, so only root can run the sandbox.")
+    assert result.stdout.split() == ["True", "False", "True"], result.stderr
