@@ -1,8 +1,9 @@
 """Runs a program that a model wrote, where it can harm nothing: no network, no files, little time and memory.
 
 The work is done by `sandbox_launcher.py`, in a process of its own. Linux only; nothing is run where the kernel does
-not allow the isolation. Programs have the standard library and can read what their user can read (one that owns
-nothing, where the evaluation runs as root). It is a guard against careless and mischievous code, not a virtual
+not allow the isolation. Programs have the standard library and see the system's libraries, but no other file, socket
+or process of the machine. The status that says a program has reached its end is in no file of it; one that searches
+the interpreter that runs it can still find it. It is a guard against careless and mischievous code, not a virtual
 machine: a flaw in the kernel can break it.
 """
 
@@ -34,7 +35,7 @@ class Limits:
 
     Attributes:
         seconds: longest time, by the clock and of CPU (rounded up).
-        memory_mb: most address space, in MiB.
+        memory_mb: most address space of each process, and most memory of all together, shared memory included, in MiB.
         disk_mb: size of the working folder, in MiB; nothing else can be written.
         processes: most processes at a time, threads included.
     """
@@ -59,10 +60,11 @@ def passes(program: str, limits: Limits | None = None) -> bool:
     """
     limits = limits or Limits()
     reached_the_end = 64 + secrets.randbelow(50)
-    source = f"{program}\n\n__import__('os')._exit({reached_the_end})\n"
     with tempfile.TemporaryDirectory(prefix="safe_sft_sandbox_") as folder:
         os.chmod(folder, 0o755)  # where the launcher is root, the program is another user
-        request = json.dumps({"folder": folder, "source": source, **asdict(limits)})
+        request = json.dumps(
+            {"folder": folder, "source": program, "reached_the_end": reached_the_end, **asdict(limits)}
+        )
         process = subprocess.Popen(
             [sys.executable, "-I", "-S", str(_LAUNCHER)],
             stdin=subprocess.PIPE,
@@ -96,7 +98,8 @@ def check_sandbox() -> None:
 def _unavailable(reason: str) -> SandboxUnavailable:
     return SandboxUnavailable(
         f"Code that a model wrote cannot be isolated here ({reason}), so it was not run. Use Linux where user "
-        "namespaces are allowed (for Docker: --security-opt seccomp=unconfined), or leave out the code task."
+        "namespaces are allowed (for Docker: --security-opt seccomp=unconfined --security-opt "
+        "systempaths=unconfined), or leave out the code task."
     )
 
 

@@ -2,8 +2,9 @@
 
 Reads a JSON request on its standard input. Three processes: this one enters new namespaces; its child is the first
 process of the new process namespace, whose end ends all others; the grandchild is limited and becomes the program.
-In the request's folder, `python` shows this interpreter's installation (which another user may not be allowed to
-reach), and `work` is the one place that can be written.
+The program's root holds the system's libraries, a few devices, a `/proc` of its own processes, and the request's
+folder: there, `python` shows this interpreter's installation (which another user may not be allowed to reach), and
+`work` is the one place that can be written. Nothing else of the machine is there, its sockets least of all.
 """
 
 import ctypes
@@ -13,6 +14,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from typing import Any
 
 UNAVAILABLE = 120
@@ -22,9 +24,29 @@ _MS_NOSUID_NODEV, _MS_BIND_REC = 2 | 4, 0x1000 | 0x4000
 _MS_REC_PRIVATE = 0x4000 | 0x40000
 _MOUNT_SETATTR = 442  # the system call, on every architecture
 _RECURSIVE, _READ_ONLY, _AT_FDCWD = 0x8000, 1, -100
+_MNT_DETACH, _PIVOT_ROOT = 2, {"x86_64": 155, "aarch64": 41, "riscv64": 41}.get(os.uname().machine)
+_SYSTEM = ("usr", "bin", "lib", "lib32", "lib64", "etc/ld.so.cache", "nix/store")
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_LOOK_S = 0.02  # between two looks at the memory
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38
 #: A user that owns nothing; each launcher takes another, so that their processes are counted apart.
 _FIRST_UID, _UIDS = 61_000, 4_000
+
+# Runs `program.py`, and exits with the status that says it has reached its end. That status comes through a pipe which
+# is gone before the program starts: it is in no file, argument or variable of the program.
+_RUNNER = """
+def run(names):
+    import os, sys
+    status, leave = int(os.read(0, 9)), os._exit
+    os.dup2(1, 0)
+    with open("program.py", encoding="utf-8") as file:
+        code = compile(file.read(), "program.py", "exec")
+    sys.argv[:] = [names.setdefault("__file__", "program.py")]
+    del names["run"]
+    exec(code, names)
+    leave(status)
+run(globals())
+"""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -68,24 +90,53 @@ def _enter_namespaces() -> int:
 
 
 def _prepare_files(request: dict[str, Any], uid: int) -> None:
-    """Make all that is mounted read-only, except the working folder, a small file system in memory."""
-    _check(_libc.mount(b"none", b"/", None, _MS_REC_PRIVATE, None), "mount")
-    os.chdir(request["folder"])
-    for name in ("python", "work"):
+    """Enter a root that is read-only, except the working folder, a small file system in memory."""
+    _mount(b"none", b"/", None, _MS_REC_PRIVATE)
+    folder, root = request["folder"], os.path.join(request["folder"], "root")
+    os.mkdir(root)
+    _mount(b"tmpfs", root.encode(), b"tmpfs", _MS_NOSUID_NODEV, b"size=1m,mode=0755")
+    os.chdir(root)
+    os.umask(0o022)
+    _show_system()
+    for name in ("tmp", "proc"):
         os.mkdir(name)
-    _check(_libc.mount(sys.base_prefix.encode(), b"python", None, _MS_BIND_REC, None), "mount")
+    inside = folder.lstrip("/")
+    for name in ("python", "work"):
+        os.makedirs(os.path.join(inside, name))
+    _mount(sys.base_prefix.encode(), os.path.join(inside, "python").encode(), None, _MS_BIND_REC)
+    _mount(b"proc", b"proc", b"proc", _MS_NOSUID_NODEV)
+    _check(_libc.syscall(_PIVOT_ROOT, b".", b"."), "pivot_root")
+    _check(_libc.umount2(b".", _MNT_DETACH), "umount2")
+    os.chdir(folder)
     attributes = _MountAttributes(attr_set=_READ_ONLY)
     size = ctypes.c_size_t(ctypes.sizeof(attributes))
     where, flags = ctypes.c_int(_AT_FDCWD), ctypes.c_uint(_RECURSIVE)
     _check(_libc.syscall(_MOUNT_SETATTR, where, b"/", flags, ctypes.byref(attributes), size), "mount_setattr")
     options = f"size={request['disk_mb']}m,nr_inodes=1024,mode=0700"
-    _check(_libc.mount(b"tmpfs", b"work", b"tmpfs", _MS_NOSUID_NODEV, options.encode()), "mount")
+    _mount(b"tmpfs", b"work", b"tmpfs", _MS_NOSUID_NODEV, options.encode())
     os.chdir("work")
     with open("program.py", "w", encoding="utf-8") as file:
         file.write(request["source"])
     if uid >= 0:
         os.chown(".", uid, uid)
         os.chmod("program.py", 0o644)
+
+
+def _show_system() -> None:
+    """Show the system's programs, libraries and harmless devices in the current folder."""
+    for name in (*_SYSTEM, *(f"dev/{device}" for device in _DEVICES)):
+        path = f"/{name}"
+        if not os.path.exists(path):
+            continue
+        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+        if os.path.islink(path) and "/" not in name:  # as `/lib` is, where `/usr` holds all
+            os.symlink(os.readlink(path), name)
+            continue
+        if os.path.isdir(path):
+            os.mkdir(name)
+        else:
+            open(name, "w").close()
+        _mount(path.encode(), name.encode(), None, _MS_BIND_REC)
 
 
 def _run(request: dict[str, Any], uid: int) -> int:
@@ -104,13 +155,39 @@ def _run(request: dict[str, Any], uid: int) -> int:
     failure = os.read(heard, 1000)
     if failure:
         raise OSError(f"the program could not be started: {failure.decode()}")
-    signal.setitimer(signal.ITIMER_REAL, request["seconds"])
-    signal.signal(signal.SIGALRM, lambda *_: os._exit(1))
-    while True:
-        ended, status = os.wait()
+    end = time.monotonic() + request["seconds"]
+    while time.monotonic() < end and _memory() <= request["memory_mb"] * 2**20:
+        ended, status = os.waitpid(-1, os.WNOHANG)
         if ended == program:
             code = _status(status)
             return 1 if code == UNAVAILABLE else code  # which is for this file alone to say
+        if not ended:
+            time.sleep(_LOOK_S)
+    return 1
+
+
+def _memory() -> float:
+    """Return the bytes that all processes hold together, with the memory files and segments that they share."""
+    files: dict[int, int] = {}
+    total = 0
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        if process == "1":
+            continue
+        try:
+            with open(f"/proc/{process}/smaps_rollup") as rollup:
+                total += sum(int(line.split()[1]) for line in rollup if line.startswith(("Pss:", "SwapPss:"))) * 1024
+            for name in os.listdir(f"/proc/{process}/fd"):
+                path = f"/proc/{process}/fd/{name}"
+                if os.readlink(path).startswith("/memfd:"):
+                    stat = os.stat(path)
+                    files[stat.st_ino] = stat.st_blocks * 512
+        except (FileNotFoundError, ProcessLookupError):  # it has ended
+            continue
+        except PermissionError:  # it hides what it holds
+            return math.inf
+    with open("/proc/sysvipc/shm") as segments:
+        header, *lines = (line.split() for line in segments)
+    return total + sum(files.values()) + sum(int(line[header.index("rss")]) for line in lines)
 
 
 def _interpreter() -> str:
@@ -140,12 +217,20 @@ def _become_the_program(request: dict[str, Any], uid: int, interpreter: str) -> 
     ):
         resource.setrlimit(limit, (value, value))
     null = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(null, stream)
+    secret, given = os.pipe()
+    os.write(given, str(request["reached_the_end"]).encode())
+    os.close(given)
+    for stream, file in ((1, null), (2, null), (0, secret)):
+        os.dup2(file, stream)
     shown = os.path.join(request["folder"], "python")
     python = os.path.join(shown, interpreter)
     environment = {"LC_ALL": "C.UTF-8", "LD_LIBRARY_PATH": os.path.join(shown, "lib")}
-    os.execve(python, [python, "-I", "-S", "-B", "program.py"], environment)
+    os.execve(python, [python, "-I", "-S", "-B", "-c", _RUNNER], environment)
+
+
+def _mount(source: bytes, target: bytes, kind: bytes | None, flags: int, options: bytes | None = None) -> None:
+    number = ctypes.c_ulong(flags)
+    _check(_libc.mount(source, target, kind, number, options), f"mount {target.decode()}")
 
 
 def _status(status: int) -> int:

@@ -112,6 +112,43 @@ def test_memory_is_limited():
         assert passes(program + "False", Limits(memory_mb=1024))
 
 
+SHARES = {
+    "children": """
+if os.fork() == 0 or os.fork() == 0:
+    kept = b"x" * (200 * 2**20)
+    time.sleep(30)
+kept = b"x" * (200 * 2**20)
+time.sleep(1)
+""",
+    "memory files": """
+kept = [os.memfd_create(str(number)) for number in range(60)]
+for file in kept: os.write(file, b"x" * (10 * 2**20))
+time.sleep(1)
+""",
+    "segments": """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.shmat.restype = ctypes.c_void_p
+for number in range(3):
+    address = ctypes.c_void_p(libc.shmat(libc.shmget(0, ctypes.c_size_t(200 * 2**20), 0o1600), None, 0))
+    ctypes.memset(address, 1, 200 * 2**20)
+    assert libc.shmdt(address) == 0
+time.sleep(1)
+""",
+}
+
+
+@pytest.mark.parametrize("way", SHARES)
+def test_memory_is_limited_in_total(running, way):
+    # 600 MiB, of which no process needs 512 MiB of addresses.
+    program = "import os, time\n" + SHARES[way]
+    assert passes(program, Limits(seconds=20.0, memory_mb=1024))
+    start = time.monotonic()
+    assert not passes(program, Limits(seconds=20.0, memory_mb=512))
+    assert time.monotonic() - start < 20
+    assert not running()
+
+
 FORKS = """
 import os, time
 made = 0
@@ -158,8 +195,11 @@ def test_only_the_working_folder_can_be_written():
         target.chmod(0o666)
         for path in (target, folder / "new.txt", "/tmp/of_the_sandbox", "/dev/shm/of_the_sandbox"):
             writes = f"import errno\ntry: open({str(path)!r}, 'w').write('theirs')\n"
-            # Everybody may write there: it is the file system that is read-only.
-            assert passes(f"{writes}except OSError as error: assert error.errno == errno.EROFS, error\nelse: 1 / 0")
+            # Everybody may write there: it is the folder that the program has not, or a file system that is read-only.
+            stopped = "except OSError as error: assert error.errno in (errno.EROFS, errno.ENOENT), error\nelse: 1 / 0"
+            assert passes(writes + stopped)
+        for path in ("/usr/of_the_sandbox", "/of_the_sandbox", "../of_the_sandbox", "../python/of_the_sandbox"):
+            assert passes(f"import os\nassert os.statvfs(os.path.dirname({path!r})).f_flag & os.ST_RDONLY")
         assert target.read_text() == "mine"
         assert [path.name for path in folder.iterdir()] == ["target.txt"]
         assert outside(f"open({str(target)!r}, 'w').write('theirs')")
@@ -212,13 +252,57 @@ def test_there_is_no_network():
     server.close()
 
 
+def test_sockets_of_the_machine_cannot_be_reached():
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, socket.socket(socket.AF_UNIX) as server:
+        os.chmod(folder, 0o755)
+        server.bind(f"{folder}/socket")
+        os.chmod(f"{folder}/socket", 0o777)
+        server.listen()
+        connect = f"import socket\nsocket.socket(socket.AF_UNIX).connect({server.getsockname()!r})"
+        assert outside(connect)
+        absent = connect.replace("\n", "\ntry: ") + "\nexcept FileNotFoundError: pass\nelse: 1 / 0"
+        assert passes(absent)
+    # A program may have sockets of its own.
+    own = "import socket\nserver = socket.socket(socket.AF_UNIX)\nserver.bind('mine')\nserver.listen()\n"
+    assert passes(own + "socket.socket(socket.AF_UNIX).connect('mine')")
+
+
+READS = """
+import glob, os, re
+found = set()
+processes = [*glob.glob("/proc/[0-9]*/cmdline"), *glob.glob("/proc/[0-9]*/environ")]
+for path in ["program.py", *glob.glob("note"), *processes, *glob.glob("../*")]:
+    try: found.update(re.findall(r"[0-9]+", open(path, errors="replace").read()))
+    except OSError: pass
+for file in range(64):
+    try: os.set_blocking(file, False), found.update(re.findall(r"[0-9]+", os.read(file, 100).decode()))
+    except OSError: pass
+statuses = sorted(int(number) for number in found if len(number) < 4 and 64 <= int(number) < 114)
+"""
+
+
+def test_the_status_of_the_end_is_not_in_what_the_program_can_read(monkeypatch):
+    monkeypatch.setattr(sandbox.secrets, "randbelow", lambda most: 17)
+    found = READS.replace("[0-9]+", "8[1]")
+    assert passes(found + "assert statuses == []")
+    assert passes("open('note', 'w').write(str(80 + 1))\n" + found + "assert statuses == [81]")  # it would be found
+    assert passes("import os\nos._exit(81)")  # it is the status that counts, where a program knows it
+
+
+def test_a_program_is_the_main_module():
+    assert passes("import sys\nassert __name__ == '__main__' and sys.modules['__main__'].__dict__ is globals()")
+    assert passes("from __future__ import annotations\nimport sys\nassert sys.argv == ['program.py'] == [__file__]")
+
+
 def test_secrets_of_the_environment_are_not_there(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-test")
     assert passes("import os\nassert 'OPENAI_API_KEY' not in os.environ and len(os.environ) <= 2, os.environ")
 
 
 def test_other_processes_cannot_be_reached():
-    assert passes("import os\nassert os.getpid() < 10")
+    listed = "import os\nseen = [int(name) for name in os.listdir('/proc') if name.isdigit()]\n"
+    assert passes(listed + "assert sorted(seen) == [1, os.getpid()] and os.getpid() < 10, seen")
+    assert outside(listed + "assert len(seen) > 2 and os.getppid() in seen")
     with subprocess.Popen([sys.executable, "-c", "import time\ntime.sleep(60)"]) as victim:
         kill = f"import os\ntry: os.kill({victim.pid}, 9)\nexcept ProcessLookupError: pass\nelse: 1 / 0"
         assert passes(kill)  # there is no such process, where it runs
