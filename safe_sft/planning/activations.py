@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.pytorch_utils import Conv1D
 
 from ..models.parts import backbone
+from .attention import counted_product
 
 # What autocast runs in 16 bits, among the operators of language models.
 _LOWERED = {F.linear, torch.matmul, torch.bmm, torch.baddbmm, torch.einsum, Tensor.matmul, Tensor.__matmul__}
@@ -72,10 +74,14 @@ def count_activations(
     finally:
         for handle in handles:
             handle.remove()
-    widest = max(m.out_features for m in model.modules() if isinstance(m, nn.Linear) and m is not _head(model))
+    widest = max(_width(m) for m in model.modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not _head(model))
     return Activations(
         counter.total(), counter.checkpoints(), counter.largest_layer(), widest, states[0, 0].nbytes, counter.layers
     )
+
+
+def _width(layer: nn.Linear | Conv1D) -> int:
+    return layer.nf if isinstance(layer, Conv1D) else layer.out_features
 
 
 def _head(model: Any) -> nn.Module | None:
@@ -179,6 +185,8 @@ class _Autocast(TorchFunctionMode):
         self._dtype = dtype
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        if func is F.scaled_dot_product_attention:  # whose form on the meta device keeps the matrix of attention
+            return counted_product(*args, **(kwargs or {}))
         if self._dtype is not None and func in _LOWERED:
             args = tuple(self._lowered(arg) for arg in args)
             kwargs = {key: self._lowered(value) for key, value in (kwargs or {}).items()}

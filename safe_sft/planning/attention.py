@@ -24,9 +24,14 @@ def counted_attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **_: Any
 ) -> tuple[Tensor, None]:
     """Return an empty output `(rows, width, heads, head width)` for inputs `(rows, heads, …)`."""
+    return counted_product(query, key, value).transpose(1, 2).contiguous(), None
+
+
+def counted_product(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+    """Return an empty output of the queries' shape `(rows, heads, …)`: the stand-in for torch's own product."""
     # Under autocast the values come from a matrix product in 16 bits; queries and keys are lowered to it here.
     query, key = query.to(value.dtype), key.to(value.dtype)
-    return _Counted.apply(query, key, value).transpose(1, 2).contiguous(), None
+    return _Counted.apply(query, key, value)
 
 
 AttentionInterface.register(ATTENTION, counted_attention)

@@ -125,6 +125,13 @@ def _frozen_bytes(model: nn.Module, packed: Collection[Tensor]) -> int:
     return sum(p.nbytes for p in frozen) + sum(b.nbytes for b in model.buffers())
 
 
+def _known_attention(config: PreTrainedConfig, attention: str) -> str | None:
+    """Return `attention`, or None for the model's own where its layers do not look one up by name (Falcon, GPT-J)."""
+    architecture = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    takes_any = getattr(architecture, "_supports_attention_backend", True)
+    return attention if takes_any or attention != ATTENTION else None
+
+
 def _build(
     config: PreTrainedConfig,
     dtype: torch.dtype,
@@ -139,7 +146,7 @@ def _build(
         # A copy: the model writes its attention and its quantisation into its configuration.
         own = copy.deepcopy(config)
         model: Any = AutoModelForCausalLM.from_config(
-            own, dtype=dtype, attn_implementation=attention, trust_remote_code=False
+            own, dtype=dtype, attn_implementation=_known_attention(config, attention), trust_remote_code=False
         )
         if quantization is not None:
             quantizer = AutoHfQuantizer.from_config(quantization)

@@ -109,3 +109,27 @@ def test_attention_matrices_are_kept_by_eager_attention_alone():
     fused, eager = (plan_model(config, torch.float32, None, None, name) for name in (None, "eager"))
     kept = [count_activations(p.runnable, 1, 256, autocast=None, checkpointing=False).kept for p in (fused, eager)]
     assert kept[1] - kept[0] > 4 * 4 * 4 * 256 * 256 / 2  # layers · heads · bytes · T²
+
+
+SMALL = {
+    "falcon": {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "multi_query": False},
+    "gptj": {"n_embd": 128, "n_layer": 2, "n_head": 4, "rotary_dim": 16},
+    "gpt_neo": {"hidden_size": 128, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]},
+    "bloom": {"hidden_size": 128, "n_layer": 2, "n_head": 4},
+    "mpt": {"d_model": 128, "n_layers": 2, "n_heads": 4},
+    "codegen": {"n_embd": 128, "n_layer": 2, "n_head": 4, "rotary_dim": 16},
+    "gpt2": {"n_embd": 128, "n_layer": 2, "n_head": 4, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+}
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_models_that_have_an_attention_of_their_own_are_counted(kind):
+    config = AutoConfig.for_model(kind, vocab_size=500, **SMALL[kind])
+    plan = plan_model(config, torch.float32, None, None)
+    counted = count_activations(plan.runnable, ROWS, WIDTH, autocast=None, checkpointing=False)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).train()
+    assert counted.layers == 2
+    with SavedBytes(model) as saved:
+        forward(model, autocast=False)
+    assert counted.kept == pytest.approx(saved.total(), rel=0.06)
+    assert counted.widest == 4 * 128
