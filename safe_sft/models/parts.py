@@ -28,7 +28,10 @@ def base_model(model: nn.Module) -> PreTrainedModel:
 
 
 def backbone(model: nn.Module) -> nn.Module:
-    """Return the module whose output has `.last_hidden_state`: everything but the language-model head."""
+    """Return the module whose output has `.last_hidden_state`: everything but the language-model head.
+
+    Models such as OPT call the decoder inside their base model, and TRL calls the base model: both run the decoder.
+    """
     inner = base_model(model)
     found = inner.base_model
     if found is inner:
@@ -36,7 +39,9 @@ def backbone(model: nn.Module) -> nn.Module:
             f"{type(inner).__name__} has no separate backbone and head, so its hidden states cannot be read. "
             "Load the model with `AutoModelForCausalLM`."
         )
-    return found
+    decoder = getattr(found, "decoder", None)
+    is_inside = isinstance(decoder, PreTrainedModel) and not hasattr(found, "encoder")
+    return decoder if is_inside and inner.get_decoder() is decoder else found
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ task rows' alone. TRL's loss, normaliser, metrics and token counts are therefore
 never reach the language-model head, and no private name of TRL is used.
 """
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 from ..data.batch import ReplayBatch
 
@@ -52,7 +54,8 @@ class HiddenStateTap:
     """Reads last hidden states off a backbone: those of replayed rows, and of task rows where asked.
 
     Args:
-        backbone: the module that returns `last_hidden_state`; two hooks are registered on it.
+        backbone: the module that returns `last_hidden_state`; two hooks are on it until `close`, and again from
+            the next forward that is listened to. They change nothing where nothing listens.
         pad_token_id: token id that pads the shorter rows of a batch.
     """
 
@@ -63,17 +66,29 @@ class HiddenStateTap:
         self._watching = False
         self._split: tuple[str, int, int] | None = None
         self._caught: dict[str, Tensor] = {}
-        backbone.register_forward_pre_hook(self._append, with_kwargs=True)
-        backbone.register_forward_hook(self._take)
+        self._backbone = backbone
+        self._hooks: list[RemovableHandle] = []
+        self._attach()
+
+    def _attach(self) -> None:
+        if not self._hooks:
+            append = self._backbone.register_forward_pre_hook(self._append, with_kwargs=True)
+            self._hooks = [append, self._backbone.register_forward_hook(self._take)]
+
+    def close(self) -> None:
+        """Take the hooks off the backbone."""
+        while self._hooks:
+            self._hooks.pop().remove()
 
     @contextmanager
     def listening(self, replay: ReplayBatch | None, task: bool = False) -> Iterator[None]:
         """Let the first forward inside carry `replay` along; then `replay_hidden` (and `task_hidden`) have states."""
+        self._attach()
         self._replay, self._watching, self._caught = replay, task, {}
         try:
             yield
         finally:
-            self._replay, self._watching = None, False
+            self._replay, self._watching, self._split = None, False, None
 
     def replay_hidden(self) -> Tensor:
         """Return the states that predict the replayed rows' targets, `(tokens, d)`, with gradient."""
@@ -94,6 +109,7 @@ class HiddenStateTap:
         Returns:
             `(tokens, d)`.
         """
+        self._attach()
         self._alone, self._caught = index, {}
         try:
             model(**{**inputs, "use_cache": False})
@@ -113,11 +129,12 @@ class HiddenStateTap:
     def _append(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         if self._replay is None:
             return None
+        kwargs = {**_named(module, args), **kwargs}
         rows, width = kwargs["input_ids"].shape
         layout = batch_layout({key: value for key, value in kwargs.items() if key in _PADDED | _FLATTENED})
         self._split = (str(layout), rows, width)
         joined = self._append_padded if layout == "padded" else self._append_flattened
-        return args, {**kwargs, **joined(kwargs, self._replay)}
+        return (), {**kwargs, **joined(kwargs, self._replay)}
 
     def _append_padded(self, kwargs: dict[str, Any], replay: ReplayBatch) -> dict[str, Tensor]:
         extra = replay.padded(self._pad_token_id, max(kwargs["input_ids"].size(1), replay.width))
@@ -166,6 +183,11 @@ class HiddenStateTap:
             return states[:, :width]
         self._caught["replay"] = _select(states[rows:], replay.padded_index(states.size(1)))
         return states[:rows, :width]
+
+
+def _named(module: nn.Module, args: tuple) -> dict[str, Any]:
+    """Return positional arguments by their names, as many models (GPT-2, Bloom, Falcon) call their backbone."""
+    return dict(inspect.signature(module.forward).bind_partial(*args).arguments) if args else {}
 
 
 def _select(states: Tensor, index: Tensor) -> Tensor:

@@ -127,7 +127,8 @@ class SafeSFTTrainer(HubTrainer):
             rows = ReplayedRows.cut(self._tokenized_rows(), refused, self.args.replayed_tokens)
         elif not any(method.needs_task_states for method in self._methods):
             return None
-        return StepStates(self.model, self.args, self.accelerator, self._methods, rows, self._tokenizer)
+        joint = must_join(self)
+        return StepStates(self.model, self.args, self.accelerator, self._methods, rows, self._tokenizer, joint)
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
         """Mark each micro-batch with its place in the optimizer step."""
@@ -177,11 +178,12 @@ class SafeSFTTrainer(HubTrainer):
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             step = StepContext(micro_step.index == 0)
         else:
+            batch = dict(inputs)  # label smoothing takes the labels out
             replay = self._states.replay_batch(micro_step)
             joined = not self.aux_loss_enabled and self._states.joins(inputs, replay, must_join(self))
             with self._states.listening(replay if joined else None):
                 result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            task = self._states.of_task(self.model, inputs)
+            task = self._states.of_task(self.model, batch)
             replayed = self._states.of_replay(self.model, replay, joined) if replay is not None else None
             step = self._states.context(micro_step, replayed, task, num_items_in_batch, divisor)
         task_loss, *outputs = result if return_outputs else (result,)
@@ -253,8 +255,7 @@ class SafeSFTTrainer(HubTrainer):
 
         Args:
             resume_from_checkpoint: a folder, or True for the newest complete checkpoint in `output_dir`.
-            args: further arguments of `SFTTrainer.train`.
-            kwargs: further keyword arguments of `SFTTrainer.train`.
+            args, kwargs: further arguments of `SFTTrainer.train`.
 
         Raises:
             NotFinite: when a loss or a gradient is not finite, before the weights are.
@@ -262,7 +263,7 @@ class SafeSFTTrainer(HubTrainer):
             ValueError: when the checkpoint is not complete, or its run had another aligned model.
         """
         self._step_means = StepMeans()
-        with saving_on_signal(self):
+        with saving_on_signal(self), self._states or nullcontext():
             result = super().train(resumable(resume_from_checkpoint, str(self.args.output_dir)), *args, **kwargs)
         if self.args.merge_after_training is not None:
             with self.deployed():

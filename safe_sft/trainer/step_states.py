@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -17,6 +18,7 @@ from ..methods import SafetyMethod, StepContext, TokenStates
 from ..models.modes import placed
 from ..models.parts import LogitHead, backbone
 from ..replay import HiddenStateTap, OnlineTeacher, ReplayBatch, ReplaySchedule, Teacher, joining_is_cheaper
+from ..replay.dry_run import can_join
 from ..replay.joint import batch_layout
 from .teacher import make_teacher
 
@@ -60,6 +62,10 @@ class StepStates:
         methods: the safety methods that use the states.
         rows: the rows that are replayed.
         tokenizer: the model's tokenizer, with a padding token.
+        must_join: whether replayed rows cannot take a forward of their own.
+
+    Raises:
+        ValueError: when a forward of the model does not show its hidden states; found out before training.
     """
 
     def __init__(
@@ -70,11 +76,16 @@ class StepStates:
         methods: Sequence[SafetyMethod],
         rows: ReplayedRows,
         tokenizer: PreTrainedTokenizerBase,
+        must_join: bool = False,
     ):
         self._args, self._accelerator = args, accelerator
         self._rows = [*rows.given, *rows.from_task]
         self._watches_task = any(method.needs_task_states for method in methods)
         self._tap = HiddenStateTap(backbone(model), tokenizer.pad_token_id or 0)
+        self._can_join = True
+        if _runs_here(model, accelerator):
+            with accelerator.autocast():
+                self._can_join = can_join(self._tap, model, must_join=must_join)
         self._online = OnlineTeacher(self._tap)
         head = LogitHead.of(model)
         # A head that is not trained is the aligned model's at every step.
@@ -93,6 +104,12 @@ class StepStates:
         if any(method.needs_teacher for method in methods):
             with accelerator.autocast():
                 self.teacher = make_teacher(model, tokenizer, self._tap, self._rows, args)
+
+    def __enter__(self) -> "StepStates":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._tap.close()
 
     def replay_batch(self, micro_step: MicroStep) -> ReplayBatch | None:
         """Return the rows to replay, or None when nothing is replayed."""
@@ -115,7 +132,7 @@ class StepStates:
     def joins(self, inputs: Mapping[str, Any], replay: ReplayBatch | None, must_join: bool) -> bool:
         """Return whether `replay` joins `inputs` in one forward."""
         layout = batch_layout(inputs)
-        if replay is None or layout is None:
+        if replay is None or layout is None or not self._can_join:
             return False
         return layout == "flattened" or must_join or joining_is_cheaper(tuple(inputs["input_ids"].shape), replay)
 
@@ -195,3 +212,9 @@ class StepStates:
             self._teacher_head or head,
             self._accelerator.autocast,
         )
+
+
+def _runs_here(model: Any, accelerator: Accelerator) -> bool:
+    """Return whether the model can run now: whole, and on the device it trains on (as sharded ones are not yet)."""
+    sharded = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+    return not sharded and all(p.device.type == accelerator.device.type for p in model.parameters())
