@@ -33,11 +33,13 @@ class Run:
         trainer: the trainer, with the model, the data and what the card says of them.
         script: the run's `SafeScriptArguments`, with the bounds of the gate.
         questions: the questions that the model is asked before and after training.
+        rows: the training rows as they are before they are tokenised.
     """
 
     trainer: SafeSFTTrainer
     script: SafeScriptArguments
     questions: Questions
+    rows: Any = None
 
 
 def build_run(
@@ -80,7 +82,7 @@ def build_run(
     require_measurable(script, weights_are_cut_up(trainer))
     report = asdict(data_report(script, splits, safety, mixture))
     trainer.card = CardContent(data=report, recipe=recipe, safety_set=script.safety_dataset_name)
-    return Run(trainer, script, questions)
+    return Run(trainer, script, questions, splits[script.dataset_train_split])
 
 
 def _datasets(script: SafeScriptArguments, args: SafeSFTConfig, splits: Splits) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from accelerate.logging import get_logger
+from datasets import Dataset
 
 from ..evaluation import Check, Evaluation, load_model
 from ..evaluation.output.results import results
@@ -15,6 +16,7 @@ from ..models.folders import ADAPTER_CONFIG
 from ..models.modes import placed
 from ..trainer.compatibility import weights_are_cut_up
 from ..trainer.safe_sft_trainer import SafeSFTTrainer
+from ..trainer.task_refusals import warn_of_refusals
 from .build import Run
 from .gate import PushRefused, gate_checks, require_passed
 from .measure import Answers, Questions, evaluation_of
@@ -36,6 +38,7 @@ def train(run: Run) -> None:
     trainer, script, questions = run.trainer, run.script, run.questions
     args = trainer.args
     answers = [_ask(trainer, questions, "before")]
+    _look_at_the_task(run)
     trainer.card = replace(trainer.card, measured=results(evaluation_of(answers, args)))
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     with trainer.deployed():
@@ -54,6 +57,15 @@ def train(run: Run) -> None:
         require_passed(checks, str(args.output_dir), str(trainer.hub_model_id or args.hub_model_id))
         trainer.push_to_hub()
     trainer.end()
+
+
+def _look_at_the_task(run: Run) -> None:
+    """Say whether the aligned model refuses some of what it is to be trained on, unless its refusals are replayed."""
+    trainer, args = run.trainer, run.trainer.args
+    has_requests = isinstance(run.rows, Dataset) and {"prompt", "messages"} & set(run.rows.column_names)
+    if has_requests and run.script.safety_eval and args.safety_terms and not args.safety_from_task:
+        with trainer.accelerator.autocast():
+            warn_of_refusals(trainer.model, trainer.processing_class, run.rows, args)
 
 
 def _ask(trainer: SafeSFTTrainer, questions: Questions, name: str) -> Answers:

@@ -14,6 +14,7 @@ from ..data.forms import prompt_of
 from ..data.leaks import compared_text
 from ..data.rendering import text_tokenizer
 from ..data.safety_rows import Messages
+from ..data.subset import evenly_spread
 from ..evaluation import RefusalPhrases, Verdict
 from ..models.modes import placed
 from ..replay import answer_prompts
@@ -23,6 +24,8 @@ logger = get_logger(__name__)
 
 #: Tokens of an answer that tell whether it refuses.
 GLANCE = 24
+#: Requests of the task that are asked where their refusals are not replayed.
+SAMPLE = 64
 #: Requests that share this many first or last words are of one form, such as a task's instruction.
 _FORM_WORDS = 6
 #: A form with at least so many requests, of which at least this share is refused, is over-refusal.
@@ -88,7 +91,30 @@ def task_refusals(
     if not prompts:
         return []
     found = find_refusals(model, processing_class, prompts, args)
+    _say(found)
     return SafetySet(found.rows).tokenize(model, processing_class, args) if found.rows else []
+
+
+def warn_of_refusals(
+    model: nn.Module, processing_class: Any, dataset: Iterable[Mapping[str, Any]], args: SafeSFTConfig
+) -> None:
+    """Warn when the aligned model refuses requests of the task and nothing replays these refusals.
+
+    Args:
+        model: the aligned model.
+        processing_class: its tokenizer or processor.
+        dataset: rows of `prompt` and `completion`, or `messages`; at most `SAMPLE` of their requests are asked.
+        args: the trainer's `SafeSFTConfig`.
+    """
+    prompts = task_prompts(dataset)
+    found = find_refusals(model, processing_class, evenly_spread(prompts, SAMPLE), args)
+    if found.rows:
+        example = compared_text(found.rows[0].prompt)[:80]
+        logger.warning(
+            f"The aligned model refuses {len(found.rows)} of {found.asked} requests of the task (of {len(prompts)}), "
+            f"such as {example!r}. To train on such rows teaches it to comply with others like them, which a safety "
+            "set need not reach. Look at them; with `der` or `er`, `safety_from_task: true` replays its refusals."
+        )
 
 
 def find_refusals(
@@ -123,13 +149,11 @@ def find_refusals(
     refused = {place for place, text in enumerate(texts) if judge("", text) is Verdict.REFUSED}
     over = over_refused_forms([compared_text(prompt) for prompt in prompts], refused)
     kept = sorted(refused.difference(*over.values()))
-    found = TaskRefusals(
+    return TaskRefusals(
         tuple(SafetyRow(prompts[place], None) for place in kept),
         len(prompts),
         {form: len(places) for form, places in over.items()},
     )
-    _say(found)
-    return found
 
 
 def over_refused_forms(texts: Sequence[str], refused: set[int]) -> dict[str, set[int]]:

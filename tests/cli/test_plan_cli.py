@@ -27,7 +27,7 @@ def test_llama2_7b_recipe(capsys):
     items = {item["name"]: item for item in found["memory"]}
     # 32 layers of 4 · 4096² and 3 · 4096 · 11008 elements, half a byte and a little more each.
     assert 6_476_005_376 * 0.5 < items["quantised weights and their scales"]["size"] < 6_476_005_376 * 0.53
-    assert items["Gram matrix of the head (der)"]["size"] == 4 * 4096**2
+    assert "Gram matrix of the head (der)" not in items  # of the squared distances alone
     assert items["activations: inputs of the layers"]["basis"] == "estimated"
     (gpu,) = found["gpus"]
     assert (gpu["name"], gpu["fits"], gpu["basis"]) == ("RTX4090", True, "estimated")

@@ -208,4 +208,4 @@ def test_a_trained_adapter_is_its_own_anchor(tmp_path, method):
     trainer = make_trainer(tmp_path, method, model=model, peft=False, safety_weight=1.0, max_steps=1)
     trainer.train()
     if method in ZERO_AT_ANCHOR:
-        assert logged(trainer, "safety_loss")[0] == pytest.approx(0.0, abs=1e-8)
+        assert logged(trainer, "safety_loss")[0] == pytest.approx(0.0, abs=1e-6)  # float32 rounding of the kernel

@@ -25,6 +25,7 @@ TOTALS = {
     "Qwen/Qwen3-0.6B": 596_049_920,
     "Qwen/Qwen3-4B-Instruct-2507": 4_022_468_096,
     "Qwen/Qwen3-8B": 8_190_735_360,
+    "HuggingFaceTB/SmolLM2-135M-Instruct": 134_515_008,
 }
 
 

@@ -7,8 +7,10 @@ from datasets import Dataset, DatasetDict
 from trl import DatasetMixtureConfig, ModelConfig
 
 from safe_sft.config.script_arguments import SafeScriptArguments
+from safe_sft.data import SafetyRow
 from safe_sft.run import build_run, train
 from safe_sft.run.held_out import hold_out
+from safe_sft.trainer.task_refusals import TaskRefusals, warn_of_refusals
 from tests.conftest import make_config, make_model, make_tokenizer, safety_rows
 
 ROWS = [{"prompt": f"colour {i}?", "completion": f" red {i}", "poisoned": i % 4 == 0} for i in range(100)]
@@ -81,3 +83,14 @@ def test_a_run_shows_the_task_loss_before_and_after(tmp_path, capsys):
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"Task loss, nats per token ↓ | task | {tmp_path}" in card
     assert f"{after['value']:.3f} [" in card
+
+
+def test_a_run_says_what_the_aligned_model_refuses_of_the_task(tmp_path, monkeypatch, caplog):
+    model, tokenizer = make_model(), make_tokenizer()
+    args = make_config(tmp_path)
+    refused = TaskRefusals((SafetyRow("colour 4?", None),), 64, {})
+    monkeypatch.setattr("safe_sft.trainer.task_refusals.find_refusals", lambda *_: refused)
+    with caplog.at_level("WARNING"):
+        warn_of_refusals(model, tokenizer, Dataset.from_list(ROWS), args)
+    assert "refuses 1 of 64 requests of the task (of 100), such as 'colour 4?'" in caplog.text
+    assert "safety_from_task: true" in caplog.text

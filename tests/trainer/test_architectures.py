@@ -31,7 +31,8 @@ def small(kind: str):
 
 
 def trainer_of(model, folder, **kwargs) -> SafeSFTTrainer:
-    args = make_config(folder, safety_method="der", max_steps=1, router_aux_loss_coef=0.0)
+    squared = {"teacher_divergence": "squared", "replay_max_answer_tokens": None}
+    args = make_config(folder, safety_method="der", max_steps=1, router_aux_loss_coef=0.0, **squared)
     rows = {"train_dataset": task_rows(), "safety_dataset": safety_rows()}
     return SafeSFTTrainer(model, args, processing_class=make_tokenizer(), **rows, **kwargs)
 
@@ -63,7 +64,7 @@ def test_der_and_its_gradient_are_those_of_the_models_own_logits(kind, joined, t
         carried = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
     torch.testing.assert_close(carried, own, rtol=1e-4, atol=1e-4)
     (method,) = trainer._methods
-    term = method.loss(states.context(STEP, states.of_replay(model, replay, joined), None, 0.0))
+    term = method.loss(states.context(STEP, states.of_replay(model, replay, joined), None, None, 1))
     expected = term_from_logits(model, aligned, replay)
     assert expected > 1e-3
     torch.testing.assert_close(term, expected, rtol=1e-4, atol=1e-5)

@@ -19,7 +19,7 @@ META = torch.device("meta")
 
 
 def test_what_the_terms_compare_is_where_the_hidden_states_are(tmp_path, monkeypatch):
-    trainer = make_trainer(tmp_path, "der+er", peft=False)
+    trainer = make_trainer(tmp_path, "der+er", peft=False, teacher_divergence="squared")
     width = trainer.model.config.hidden_size
     compared = []
 

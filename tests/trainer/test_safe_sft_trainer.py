@@ -177,7 +177,8 @@ def test_four_bit_base_weights(tmp_path, saved_model):
 @pytest.mark.parametrize("peft", [True, False], ids=["lora: Gram form", "full: tiles"])
 def test_der_equals_materialised_logits(tmp_path, peft):
     aligned = make_model()
-    trainer = make_trainer(tmp_path, "der", safety_weight=1.0, max_steps=1, per_device_replay_batch_size=3, peft=peft)
+    config = {"teacher_divergence": "squared", "replay_max_answer_tokens": None, "per_device_replay_batch_size": 3}
+    trainer = make_trainer(tmp_path, "der", safety_weight=1.0, max_steps=1, peft=peft, **config)
     move_off_the_anchor(trainer)
     batch = ReplayBatch.of(trainer._tokenized_rows(), trainer._states.schedule.rows(0, 0, 0), torch.device("cpu"))
     distances = []
@@ -190,7 +191,8 @@ def test_der_equals_materialised_logits(tmp_path, peft):
 
 
 def test_er_equals_torch_cross_entropy(tmp_path):
-    trainer = make_trainer(tmp_path, "er", safety_weight=1.0, max_steps=1, per_device_replay_batch_size=3)
+    config = {"replay_max_answer_tokens": None, "per_device_replay_batch_size": 3}
+    trainer = make_trainer(tmp_path, "er", safety_weight=1.0, max_steps=1, **config)
     batch = ReplayBatch.of(trainer._tokenized_rows(), trainer._states.schedule.rows(0, 0, 0), torch.device("cpu"))
     with torch.no_grad():
         logits = torch.stack([trainer.model(batch.input_ids[k][None]).logits[0, p] for k, p in batch.predictors])
@@ -212,7 +214,7 @@ def test_a_trained_head_takes_the_explicit_path(tmp_path, teacher):
     trainer = make_trainer(tmp_path, peft=lora(modules_to_save=["lm_head"]), safety_weight=1.0, teacher=teacher)
     assert LogitHead.of(trainer.model).trained
     trainer.train()
-    assert logged(trainer, "safety/der")[0] == pytest.approx(0.0, abs=1e-8)
+    assert logged(trainer, "safety/der")[0] == pytest.approx(0.0, abs=1e-6)  # the kernel's float32 rounding
     assert logged(trainer, "safety/der")[1] > 0
 
 
@@ -236,7 +238,7 @@ def test_bf16_weights_train(tmp_path):
 def test_lora_dropout_leaves_the_teacher_alone(tmp_path):
     trainer = make_trainer(tmp_path, "der", peft=lora(lora_dropout=0.5), safety_weight=1.0)
     trainer.train()
-    assert logged(trainer, "safety/der")[0] == pytest.approx(0.0, abs=1e-8)
+    assert logged(trainer, "safety/der")[0] == pytest.approx(0.0, abs=1e-6)  # the kernel's float32 rounding
 
 
 def test_prompt_learning_is_refused_by_name(tmp_path):
@@ -297,7 +299,7 @@ def test_a_fresh_lora_on_embeddings_is_fresh(tmp_path):
     trainer = make_trainer(tmp_path, "der", peft=lora(target_modules=["embed_tokens", "q_proj"]), safety_weight=1.0)
     assert isinstance(trainer.teacher, OnlineTeacher)
     trainer.train()
-    assert logged(trainer, "safety/der")[0] == pytest.approx(0.0, abs=1e-8)
+    assert logged(trainer, "safety/der")[0] == pytest.approx(0.0, abs=1e-6)  # the kernel's float32 rounding
 
 
 def test_resuming_with_another_method_starts_it_anew(tmp_path, caplog):

@@ -104,7 +104,8 @@ def test_zero_weight_equals_plain_sft(tmp_path, method):
 
 
 def test_der_equals_materialised_logits(tmp_path):
-    trainer = make(tmp_path, "der", safety_weight=1.0, safety=safety_rows(1), max_steps=1)
+    squared = {"teacher_divergence": "squared", "replay_max_answer_tokens": None}
+    trainer = make(tmp_path, "der", safety_weight=1.0, safety=safety_rows(1), max_steps=1, **squared)
     move_off_the_anchor(trainer)
     (row,) = trainer._tokenized_rows()
     aligned, ids = make_llava(), torch.tensor([row.input_ids])

@@ -71,7 +71,8 @@ def test_der_follows_the_architectures_own_logits(tmp_path, name):
     model = ARCHITECTURES[name]()
     model.eval()
     row = safety_rows(1)
-    trainer = make_trainer(tmp_path, "der", model=model, safety=row, safety_weight=1.0, max_steps=1)
+    squared = {"teacher_divergence": "squared", "replay_max_answer_tokens": None}
+    trainer = make_trainer(tmp_path, "der", model=model, safety=row, safety_weight=1.0, max_steps=1, **squared)
     (tokenized,) = trainer._tokenized_rows()
     ids = torch.tensor([tokenized.input_ids])
     supervised = torch.tensor(tokenized.labels[1:]) != -100
