@@ -52,21 +52,19 @@ def chat_token_ids(
     Raises:
         RenderingError: when the template refuses the messages, or what it makes of them lacks a text of theirs.
     """
-    renderer, options = _renderer(processing_class), options or {}
+    renderer, settings = _renderer(processing_class), {"add_generation_prompt": waits, **(options or {})}
     if len(messages) > 1 and messages[0]["role"] == "system" and not shows_system_prompts(processing_class):
         messages = fold_system_prompt(messages)
     lost, refusal = "", None
     for form in _forms(renderer, messages):
         try:
-            text = str(renderer.apply_chat_template(form, tokenize=False, add_generation_prompt=waits, **options))
+            text = str(renderer.apply_chat_template(form, tokenize=False, **settings))
         except (TemplateError, TypeError) as error:
             refusal = refusal or error
             continue
         lost = _lost(text, form)
         if not lost:
-            found: Any = renderer.apply_chat_template(
-                form, tokenize=True, return_dict=True, add_generation_prompt=waits, **options
-            )
+            found: Any = renderer.apply_chat_template(form, tokenize=True, return_dict=True, **settings)
             return _flat(found["input_ids"])
     if refusal is not None and not lost:
         raise RenderingError(

@@ -182,16 +182,9 @@ def measure_asr(
     if not prompts:
         raise ValueError("There are no prompts to measure attack success with. Pass at least one.")
     cases = [Case.of(prompt) for prompt in prompts]
-    answers = answer_cases(
-        model,
-        tokenizer,
-        cases,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        description=description,
-        store=store,
-        chat_template_kwargs=chat_template_kwargs,
-    )
+    settings: dict[str, Any] = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "description": description}
+    settings |= {"store": store, "chat_template_kwargs": chat_template_kwargs}
+    answers = answer_cases(model, tokenizer, cases, **settings)
     return judge_answers(judge or RefusalPhrases(), cases, answers)
 
 

@@ -71,8 +71,9 @@ def merge(
     sides, output = (Side(str(aligned)), Side(str(tuned))), Path(output)
     _Job(*sides, method, MergeWeights.read(weight, method), dtype, max_shard_size).write(output, overwrite)
     if push_to_hub:
-        destination = Destination(hub_model_id or output.absolute().name)
-        upload(output, destination, message="Upload a model merged by safe_sft")
+        upload(
+            output, Destination(hub_model_id or output.absolute().name), message="Upload a model merged by safe_sft"
+        )
     return output
 
 

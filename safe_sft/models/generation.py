@@ -88,12 +88,8 @@ def generate(
     """
     config = generation_config(model, tokenizer, max_new_tokens)
     answers: dict[int, list[int]] = {}
-    with (
-        gathered(*model.parameters()),
-        without_dropout(model),
-        own_settings_aside(model, tokenizer),
-        tqdm(total=len(prompts), desc=description, disable=not progress) as bar,
-    ):
+    bar = tqdm(total=len(prompts), desc=description, disable=not progress)
+    with gathered(*model.parameters()), without_dropout(model), own_settings_aside(model, tokenizer), bar:
         for batch in length_sorted_batches([len(p) for p in prompts], batch_size):
             found = _answer_batch(model, config, [prompts[i] for i in batch])
             answers |= zip(batch, found, strict=True)
