@@ -28,8 +28,9 @@ GLANCE = 24
 SAMPLE = 64
 #: Requests that share this many first or last words are of one form, such as a task's instruction.
 _FORM_WORDS = 6
-#: A form with at least so many requests, of which at least this share is refused, is over-refusal.
-_FORM_ROWS, _FORM_SHARE = 8, 0.5
+#: A form with at least so many requests, of which at least this share is refused, is over-refusal: an attack is a
+#: small part of the task, and an over-cautious model refuses much of it.
+_FORM_ROWS, _FORM_SHARE = 8, 0.25
 
 Prompt = str | Messages
 
@@ -108,6 +109,7 @@ def warn_of_refusals(
     """
     prompts = task_prompts(dataset)
     found = find_refusals(model, processing_class, evenly_spread(prompts, SAMPLE), args)
+    _say_over_refused(found)
     if found.rows:
         example = compared_text(found.rows[0].prompt)[:80]
         logger.warning(
@@ -122,7 +124,7 @@ def find_refusals(
 ) -> TaskRefusals:
     """Ask the aligned model every request, and keep those that it refuses; each rank asks its share.
 
-    Requests of one form that are nearly all refused are the task itself, which an over-cautious model refuses: they
+    Where much of the requests of one form is refused, an over-cautious model refuses the task itself: these requests
     are not kept, for replay would then protect the refusal of what is to be learned.
 
     Args:
@@ -176,12 +178,16 @@ def over_refused_forms(texts: Sequence[str], refused: set[int]) -> dict[str, set
     }
 
 
-def _say(found: TaskRefusals) -> None:
+def _say_over_refused(found: TaskRefusals) -> None:
     for form, count in found.over_refused.items():
         logger.warning(
             f"The aligned model refuses {count} of the task's requests of the form {form!r}: it refuses the task "
             "itself. These refusals are not protected, for the task is to be learned."
         )
+
+
+def _say(found: TaskRefusals) -> None:
+    _say_over_refused(found)
     if found.rows:
         logger.warning(
             f"The aligned model refuses {len(found.rows)} of the {found.asked} requests of the task. Every second "

@@ -81,7 +81,8 @@ def test_nothing_refused_changes_nothing(tmp_path, refuses):
 def test_forms_are_told_by_their_first_or_their_last_words():
     tail = [f"film {i} was fun. Is this review good or bad?" for i in range(8)]
     assert over_refused_forms(tail, {*range(6)}) == {"… Is this review good or bad?": {*range(6)}}
-    assert over_refused_forms(tail, {0, 1, 2}) == {}  # some of them: these are requests like any
+    assert over_refused_forms(tail, {0, 1}) == {"… Is this review good or bad?": {0, 1}}
+    assert over_refused_forms(tail, {0}) == {}  # few of them: an attack may wear the task's form
     assert over_refused_forms(tail[:7], {*range(7)}) == {}  # too few to be a form
     assert over_refused_forms([f"how to do {i}" for i in range(30)], {*range(30)}) == {}  # too short to have one
 
