@@ -71,9 +71,8 @@ def merge(
     sides, output = (Side(str(aligned)), Side(str(tuned))), Path(output)
     _Job(*sides, method, MergeWeights.read(weight, method), dtype, max_shard_size).write(output, overwrite)
     if push_to_hub:
-        upload(
-            output, Destination(hub_model_id or output.absolute().name), message="Upload a model merged by safe_sft"
-        )
+        destination = Destination(hub_model_id or output.absolute().name)
+        upload(output, destination, message="Upload a model merged by safe_sft")
     return output
 
 

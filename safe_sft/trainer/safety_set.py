@@ -149,15 +149,25 @@ def _warn_of_compliance(
     tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], answers: list[TokenizedRow]
 ) -> None:
     """Log a warning when the aligned model does not refuse: replaying its own answers keeps what it does."""
-    judge = RefusalPhrases()
-    texts = tokenizer.batch_decode(
-        [row.input_ids[len(prompt) :] for prompt, row in zip(prompts, answers, strict=True)],
-        skip_special_tokens=True,
-    )
-    refused = sum(judge("", text) is Verdict.REFUSED for text in texts)
-    if refused < len(texts) / 2 and PartialState().is_main_process:
+    refused = sum(refusals(tokenizer, prompts, answers))
+    if refused < len(answers) / 2 and PartialState().is_main_process:
         logger.warning(
-            f"The model refuses only {refused} of the {len(texts)} safety prompts that it was to answer itself. "
+            f"The model refuses only {refused} of the {len(answers)} safety prompts that it was to answer itself. "
             "Replay keeps the behaviour of the model it starts from: start from an aligned model, or give the safety "
             "rows a `completion`."
         )
+
+
+def refusals(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], answers: Sequence[TokenizedRow]
+) -> list[bool]:
+    """Return which answers refuse, by refusal phrases.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        prompts: token ids of each prompt.
+        answers: rows of each prompt with its answer, from `answer_prompts`.
+    """
+    own = [row.input_ids[len(prompt) :] for prompt, row in zip(prompts, answers, strict=True)]
+    judge = RefusalPhrases()
+    return [judge("", text) is Verdict.REFUSED for text in tokenizer.batch_decode(own, skip_special_tokens=True)]

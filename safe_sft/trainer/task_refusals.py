@@ -15,10 +15,9 @@ from ..data.leaks import compared_text
 from ..data.rendering import text_tokenizer
 from ..data.safety_rows import Messages
 from ..data.subset import evenly_spread
-from ..evaluation import RefusalPhrases, Verdict
 from ..models.modes import placed
 from ..replay import answer_prompts
-from .safety_set import SafetySet
+from .safety_set import SafetySet, refusals
 
 logger = get_logger(__name__)
 
@@ -144,11 +143,7 @@ def find_refusals(
             batch_size=args.safety_eval_batch_size,
             what="task's requests",
         )
-    judge = RefusalPhrases()
-    texts = tokenizer.batch_decode(
-        [row.input_ids[len(one) :] for one, row in zip(ids, answers, strict=True)], skip_special_tokens=True
-    )
-    refused = {place for place, text in enumerate(texts) if judge("", text) is Verdict.REFUSED}
+    refused = {place for place, refuses in enumerate(refusals(tokenizer, ids, answers)) if refuses}
     over = over_refused_forms([compared_text(prompt) for prompt in prompts], refused)
     kept = sorted(refused.difference(*over.values()))
     return TaskRefusals(

@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from safe_sft.data.tokenization import answered, prompt_token_ids
-from safe_sft.trainer import task_refusals
+from safe_sft.evaluation import RefusalPhrases, Verdict
 from safe_sft.trainer.task_refusals import GLANCE, over_refused_forms, task_prompts
 from tests.conftest import logged, make_config, make_tokenizer, make_trainer, task_rows
 
@@ -117,4 +117,4 @@ def test_only_methods_that_replay_read_it(tmp_path):
 
 def test_a_glance_tells_a_refusal():
     assert len(make_tokenizer()("I'm sorry, but I can't")["input_ids"]) <= GLANCE
-    assert task_refusals.RefusalPhrases()("", "I'm sorry, but I can't") is task_refusals.Verdict.REFUSED
+    assert RefusalPhrases()("", "I'm sorry, but I can't") is Verdict.REFUSED

@@ -11,16 +11,16 @@ from transformers import PreTrainedTokenizerBase
 
 from ...data.batch import ReplayBatch
 from ...data.files import load_rows
-from ...data.forms import as_messages, completion_of, prompt_of
-from ...data.rendering import chat_token_ids, text_tokenizer
+from ...data.forms import completion_of, prompt_of
+from ...data.rendering import text_tokenizer
+from ...data.safety_rows import SafetyRow
 from ...data.subset import evenly_spread
-from ...data.tokenization import TokenizedRow, answered
+from ...data.tokenization import TokenizedRow, answered, tokenize_row
 from ...losses import token_cross_entropy
 from ...models.generation import length_sorted_batches
 from ...models.modes import without_dropout
 from ...models.parts import LogitHead, backbone
-
-_INTERVAL = 1.959964  # standard errors to either side of the mean, for 95 %
+from ..statistics import Z_95
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class TaskLoss:
         """Half of the 95 % interval of a mean over the tokens of rows that were drawn as a whole (ratio estimate)."""
         n = len(self.sums)
         residuals = (total - self.value * count for total, count in zip(self.sums, self.tokens, strict=True))
-        return _INTERVAL * sqrt(n / max(1, n - 1) * sum(r * r for r in residuals)) / sum(self.tokens)
+        return Z_95 * sqrt(n / max(1, n - 1) * sum(r * r for r in residuals)) / sum(self.tokens)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the mean, its interval and the number of rows, as plain values."""
@@ -146,10 +146,8 @@ def _tokenized(processing_class: Any, row: Mapping[str, Any], task: TaskRows) ->
     if isinstance(prompt, str):
         ids = _ids(tokenizer, prompt + completion_of(row) + (tokenizer.eos_token or ""))
         return answered(_ids(tokenizer, prompt), ids, task.max_length)
-    options = {**task.options, **(row.get("chat_template_kwargs") or {})}
-    turns = [*prompt, *as_messages(completion_of(row), role="assistant")]
-    asked = chat_token_ids(processing_class, prompt, options, waits=True)
-    return answered(asked, chat_token_ids(processing_class, turns, options, waits=False), task.max_length)
+    pair = SafetyRow(prompt, completion_of(row), row.get("chat_template_kwargs"))
+    return tokenize_row(processing_class, pair, task.max_length, task.options)
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
