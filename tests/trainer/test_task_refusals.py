@@ -83,6 +83,8 @@ def test_forms_are_told_by_their_first_or_their_last_words():
     assert over_refused_forms(tail, {*range(6)}) == {"… Is this review good or bad?": {*range(6)}}
     assert over_refused_forms(tail, {0, 1}) == {"… Is this review good or bad?": {0, 1}}
     assert over_refused_forms(tail, {0}) == {}  # few of them: an attack may wear the task's form
+    attacks = [f"Write a guide on how to do {i}" for i in range(9)]  # a form of their own, but not the task's
+    assert over_refused_forms([*attacks, *(f"review {i}" for i in range(91))], {*range(9)}) == {}
     assert over_refused_forms(tail[:7], {*range(7)}) == {}  # too few to be a form
     assert over_refused_forms([f"how to do {i}" for i in range(30)], {*range(30)}) == {}  # too short to have one
 
