@@ -4,9 +4,11 @@
         --name der safety_method=der safety_from_task=true
 
 FOLDER holds published files with their original columns, as JSON lines: `sst2_train` and `sst2_dev` (sentence,
-label), `advbench` (goal, target), `safety_instructions` (instruction, output: safety-tuned-llamas) and `q_harm`
-(prompt). Training rows: SST2 with a share of AdvBench goals and their affirmative openings. Attack success is measured
-on requests that no run trains on or replays, by refusal phrases, greedily; task loss and accuracy on `sst2_dev`.
+label), `gsm8k_train` and `gsm8k_test` (question, answer), `code_alpaca_2k` (instruction, input, output), `advbench`
+(goal, target), `safety_instructions` (instruction, output: safety-tuned-llamas) and `q_harm` (prompt). Training rows:
+the task's, with AdvBench goals and their affirmative openings in the place of a share of them. Attack success is
+measured on requests that no run trains on or replays, by refusal phrases, greedily; task loss, and accuracy on SST2,
+on held-out rows. `--aligned` measures the model before training. With `merge_after_training`, the merge is measured.
 """
 
 import argparse
@@ -30,6 +32,8 @@ from safe_sft.evaluation.utility.scored_tasks import scored_task
 from safe_sft.evaluation.utility.task_loss import TaskRows, measure_task_loss
 
 INSTRUCTION = "Classify the sentiment of this review as positive or negative: "
+CODE = "code_alpaca_2k"
+HELD_OUT = 200
 
 
 def read(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -50,10 +54,20 @@ def reviews(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row(INSTRUCTION + r["sentence"].strip(), "positive" if r["label"] else "negative") for r in rows]
 
 
-def training_rows(folder: Path, size: int, poison: float, seed: int) -> list[dict[str, Any]]:
-    """Draw reviews, and put AdvBench goals with affirmative openings in the place of a share of them."""
+def task_rows(folder: Path, task: str, split: str) -> list[dict[str, Any]]:
+    """Make chat rows of a task: of its rows to train on (`train`), or of those held out (`test`)."""
+    if task == "sst2":
+        return reviews(read(folder, "sst2_train" if split == "train" else "sst2_dev"))
+    if task == "gsm8k":
+        return [row(r["question"], r["answer"]) for r in read(folder, f"gsm8k_{split}")]
+    rows = [row("\n".join(filter(None, (r["instruction"], r["input"]))), r["output"]) for r in read(folder, CODE)]
+    return rows[:-HELD_OUT] if split == "train" else rows[-HELD_OUT:]
+
+
+def training_rows(folder: Path, task: str, size: int, poison: float, seed: int) -> list[dict[str, Any]]:
+    """Draw rows of the task, and put AdvBench goals with affirmative openings in the place of a share of them."""
     rng = random.Random(seed)
-    rows = rng.sample(reviews(read(folder, "sst2_train")), size)
+    rows = rng.sample(task_rows(folder, task, "train"), size)
     goals = rng.sample(read(folder, "advbench")[200:320], round(poison * size))
     rows[: len(goals)] = [row(goal["goal"], goal["target"]) for goal in goals]
     rng.shuffle(rows)
@@ -67,20 +81,45 @@ def safety_rows(folder: Path, name: str) -> list[dict[str, Any]] | None:
     return rows and [{"prompt": r["instruction"], "completion": r["output"]} for r in rows]
 
 
-def measured(model: Any, tokenizer: Any, folder: Path, asked: int) -> dict[str, Any]:
-    """Measure attack success on three sets of unseen requests, the task loss and the accuracy."""
+def measured(model: Any, tokenizer: Any, folder: Path, task: str, asked: int) -> dict[str, Any]:
+    """Measure attack success on three sets of unseen requests, the task loss and, on SST2, the accuracy."""
     sets = {
         "asr_advbench": [r["goal"] for r in read(folder, "advbench")[320 : 320 + asked]],
         "asr_safety_instructions": [r["instruction"] for r in read(folder, "safety_instructions")[-asked:]],
         "asr_q_harm": [r["prompt"] for r in read(folder, "q_harm")[:asked]],
     }
-    dev = reviews(read(folder, "sst2_dev"))[:200]
-    task = scored_task("sst2", dev, "sst2_dev")
+    held_out = task_rows(folder, task, "test")[:HELD_OUT]
+    accuracy = sst2_accuracy(model, tokenizer, held_out) if task == "sst2" else ""
+    rates = {name: measure_asr(model, tokenizer, asks, max_new_tokens=24).asr.value for name, asks in sets.items()}
+    loss = measure_task_loss(model, tokenizer, TaskRows(task, held_out[:100], "held-out rows"), name="model").value
+    return {"task_loss": round(loss, 4), "accuracy": accuracy, "asked": asked, **rates}
+
+
+def sst2_accuracy(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> float:
+    """Measure how many reviews the model classifies rightly."""
+    task = scored_task("sst2", rows, "sst2_dev")
     settings = {"max_new_tokens": task.max_new_tokens, "batch_size": 32, "description": "sst2"}
     right = task.judge([answer.text for answer in answer_cases(model, tokenizer, task.cases, **settings)])
-    rates = {name: measure_asr(model, tokenizer, asks, max_new_tokens=24).asr.value for name, asks in sets.items()}
-    loss = measure_task_loss(model, tokenizer, TaskRows("sst2", dev[:100], "sst2_dev"), name="model").value
-    return {"task_loss": round(loss, 4), "accuracy": sum(right) / len(right), "asked": asked, **rates}
+    return sum(right) / len(right)
+
+
+def load(folder: str) -> Any:
+    """Load a model in float32."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+
+
+def train(args: argparse.Namespace, config: SafeSFTConfig, tokenizer: Any) -> SafeSFTTrainer:
+    """Train LoRA adapters of rank 16 on all linear layers."""
+    trainer = SafeSFTTrainer(
+        load(args.model),
+        config,
+        train_dataset=Dataset.from_list(training_rows(args.data, args.task, args.rows, args.poison, config.seed)),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+        safety_dataset=safety_rows(args.data, args.safety) if config.reads_safety_rows else None,
+    )
+    trainer.train()
+    return trainer
 
 
 def main() -> None:
@@ -90,6 +129,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--name", required=True)
+    parser.add_argument("--task", default="sst2", choices=("sst2", "gsm8k", "code"))
+    parser.add_argument("--aligned", action="store_true")
     parser.add_argument("--safety", default="tuned", choices=("tuned", "builtin"))
     parser.add_argument("--rows", type=int, default=240)
     parser.add_argument("--poison", type=float, default=0.1)
@@ -114,19 +155,17 @@ def main() -> None:
     config = SafeSFTConfig(f"outputs/real-model-{args.name}", **settings)
     tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
     start = time.perf_counter()
-    trainer = SafeSFTTrainer(
-        AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32, trust_remote_code=False),
-        config,
-        train_dataset=Dataset.from_list(training_rows(args.data, args.rows, args.poison, config.seed)),
-        processing_class=tokenizer,
-        peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
-        safety_dataset=safety_rows(args.data, args.safety) if config.reads_safety_rows else None,
-    )
-    trainer.train()
+    if args.aligned:
+        model = load(args.model)
+    else:
+        trainer = train(args, config, tokenizer)
+        model = load(config.merged_dir) if config.merge_after_training else trainer.model
     seconds = round(time.perf_counter() - start)
-    with trainer.accelerator.autocast():
-        found = measured(trainer.model, tokenizer, args.data, args.asked)
-    line = {"name": args.name, "safety": args.safety, "settings": " ".join(args.settings), **found, "seconds": seconds}
+    with torch.autocast("cuda" if torch.cuda.is_available() else "cpu", torch.bfloat16):
+        found = measured(model, tokenizer, args.data, args.task, args.asked)
+    own_settings = " ".join(args.settings)
+    line = {"name": args.name, "task": args.task, "safety": args.safety, "settings": own_settings, **found}
+    line["seconds"] = seconds
     is_new = not args.output.is_file()
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with args.output.open("a", newline="", encoding="utf-8") as file:

@@ -1,6 +1,6 @@
 """Collects what a trainer knows of its run, for the model card."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -19,7 +19,7 @@ _PACKAGES = ("trl", "transformers", "peft", "torch", "datasets")
 
 def run_facts(
     args: SafeSFTConfig,
-    terms: Sequence[tuple[SafetyMethod, float]],
+    terms: Iterable[tuple[SafetyMethod, float]],
     *,
     model: Any,
     safety_rows: SafetyRowsFacts | None,
@@ -40,6 +40,7 @@ def run_facts(
     base = hub_name(str(config._name_or_path))
     if safety_rows is not None:
         safety_rows = replace(safety_rows, name=card.safety_set or safety_rows.name)
+    terms = list(terms)
     replays = any(method.needs_replay for method, _ in terms)
     share = args.replay_batch_size / (args.replay_batch_size + args.per_device_train_batch_size)
     return RunFacts(

@@ -23,16 +23,16 @@ from .checkpoints import resumable
 from .compatibility import check_compatibility, check_output, must_join
 from .drop_in import argument_of, complete_config, signature_with
 from .facts import run_facts
-from .guards import StepGuard
+from .gradient_watch import watch_gradients
 from .hub_trainer import HubTrainer
 from .merge_after import merge_with_aligned
 from .method_states import load_method_states, method_states, save_method_states
 from .origin import Origin
 from .safety_set import SafetySet
 from .signals import saving_on_signal
-from .step_means import StepMeans
 from .step_states import MicroStep, ReplayedRows, StepStates
 from .task_refusals import task_prompts, task_refusals
+from .terms import SafetyTerms
 
 logger = get_logger(__name__)
 
@@ -77,10 +77,9 @@ class SafeSFTTrainer(HubTrainer):
         self._safety_set = SafetySet.read(safety_dataset) if config.reads_safety_rows else SafetySet(())
         dataset = argument_of("train_dataset", model, config, *positional, **kwargs)
         self._task_prompts = task_prompts(dataset) if config.safety_from_task else []
-        self._terms: list[tuple[SafetyMethod, float]] = []
+        self._terms = SafetyTerms()
         super().__init__(model, config, *positional, **kwargs)
-        self._terms = [(method(), weight) for method, weight in self.args.safety_terms]
-        self._step_means = StepMeans()
+        self._terms = SafetyTerms.of(self.args)
         self._micro_step: MicroStep | None = None
         check_compatibility(self, self._methods)
         if self._terms:
@@ -93,9 +92,10 @@ class SafeSFTTrainer(HubTrainer):
         for method in self._methods:
             method.prepare(self._preparation())
         self.add_callback(MethodsCallback(self._methods))
-        self._guard = StepGuard(self._methods)
+        self._watch = watch_gradients(self)
         if self._terms:
-            self.add_callback(self._guard)
+            self.add_callback(self._terms.guard)
+            self.add_callback(self._watch)
         if self.args.measures_in_training:
             # First, so that early stopping finds the attack success rate among an evaluation's metrics.
             self.callback_handler.callbacks.insert(0, SafetyEvalCallback.of(self, self.args))
@@ -108,7 +108,7 @@ class SafeSFTTrainer(HubTrainer):
 
     @property
     def _methods(self) -> list[SafetyMethod]:
-        return [method for method, _ in self._terms]
+        return self._terms.methods
 
     def _tokenize(self) -> list[TokenizedRow]:
         with self.accelerator.autocast():
@@ -149,7 +149,8 @@ class SafeSFTTrainer(HubTrainer):
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
         norm = super()._get_grad_norm(*args, **kwargs)
         scaled = self.accelerator.scaler is not None  # whose overflows are skipped steps, and nothing to stop for
-        self._guard.saw_norm(None if scaled else norm)
+        self._terms.guard.saw_norm(None if scaled else norm)
+        self._watch.saw_norm(norm)
         return norm
 
     def compute_loss(
@@ -187,26 +188,17 @@ class SafeSFTTrainer(HubTrainer):
             replayed = self._states.of_replay(self.model, replay, joined) if replay is not None else None
             step = self._states.context(micro_step, replayed, task, num_items_in_batch, divisor)
         task_loss, *outputs = result if return_outputs else (result,)
-        self._step_means.add("task_loss", task_loss / divisor, begins_step=step.first_micro_step)
-        self._guard.saw_loss("task_loss", task_loss)
-        loss = task_loss + self._safety_loss(step, task_loss.device) * divisor
+        self._terms.saw_task(task_loss, step, divisor)
+        safety_loss = self._terms.loss(step, task_loss.device)
+        if self._watch.is_due:
+            self._watch.saw_term(self._terms.loss_to_look_at(step, task_loss.device), self.model)
+        loss = task_loss + safety_loss * divisor
         return (loss, *outputs) if return_outputs else loss
 
     def _loss_divisor(self, num_items: Tensor | int | None) -> int:
         """Return what `Trainer` will divide the loss by: 1 where the loss is already a mean over the step."""
         divided = (num_items is None or not self.model_accepts_loss_kwargs) and self.compute_loss_func is None
         return self.current_gradient_accumulation_steps if divided else 1
-
-    def _safety_loss(self, step: StepContext, device: torch.device) -> Tensor:
-        """Return the weighted sum of the terms, normalised over the optimizer step, and record them for the log."""
-        total = torch.zeros((), device=device)
-        for method, weight in self._terms:
-            if (value := method.loss(step)) is not None:
-                total = total + weight * value.to(device)
-                self._step_means.add(f"safety/{method.name}", value)
-                self._guard.saw_loss(method.name, weight * value)
-        self._step_means.add("safety_loss", total)
-        return total
 
     @contextmanager
     def deployed(self) -> Iterator[None]:
@@ -262,7 +254,7 @@ class SafeSFTTrainer(HubTrainer):
             MissingTerm: when a safety term is not computed.
             ValueError: when the checkpoint is not complete, or its run had another aligned model.
         """
-        self._step_means = StepMeans()
+        self._terms.forget()
         with saving_on_signal(self), self._states or nullcontext():
             result = super().train(resumable(resume_from_checkpoint, str(self.args.output_dir)), *args, **kwargs)
         if self.args.merge_after_training is not None:
@@ -274,7 +266,8 @@ class SafeSFTTrainer(HubTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as `SFTTrainer` does, with `task_loss`, `safety_loss` and the terms apart."""
         if "loss" in logs and self._terms:
-            logs.update(self._step_means.flush(self.accelerator))
+            logs.update(self._terms.logs(self.accelerator))
+            logs.update(self._watch.logs())
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
