@@ -34,11 +34,14 @@ from safe_sft.evaluation.utility.task_loss import TaskRows, measure_task_loss
 INSTRUCTION = "Classify the sentiment of this review as positive or negative: "
 CODE = "code_alpaca_2k"
 HELD_OUT = 200
+#: Rows of GSM8K and of the code task that are used have at most so many characters, which saves time on a CPU.
+LONGEST = 300
 
 
 def read(folder: Path, name: str) -> list[dict[str, Any]]:
     """Read a file of JSON lines."""
-    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+    text = (folder / f"{name}.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def row(request: str, answer: str) -> dict[str, Any]:
@@ -59,9 +62,14 @@ def task_rows(folder: Path, task: str, split: str) -> list[dict[str, Any]]:
     if task == "sst2":
         return reviews(read(folder, "sst2_train" if split == "train" else "sst2_dev"))
     if task == "gsm8k":
-        return [row(r["question"], r["answer"]) for r in read(folder, f"gsm8k_{split}")]
-    rows = [row("\n".join(filter(None, (r["instruction"], r["input"]))), r["output"]) for r in read(folder, CODE)]
-    return rows[:-HELD_OUT] if split == "train" else rows[-HELD_OUT:]
+        return short([(r["question"], r["answer"]) for r in read(folder, f"gsm8k_{split}")])
+    pairs = [("\n".join(filter(None, (r["instruction"], r["input"]))), r["output"]) for r in read(folder, CODE)]
+    return short(pairs)[:-HELD_OUT] if split == "train" else short(pairs)[-HELD_OUT:]
+
+
+def short(pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Make chat rows of the pairs of request and answer that have at most `LONGEST` characters."""
+    return [row(*pair) for pair in pairs if sum(map(len, pair)) <= LONGEST]
 
 
 def training_rows(folder: Path, task: str, size: int, poison: float, seed: int) -> list[dict[str, Any]]:
