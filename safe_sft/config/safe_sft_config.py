@@ -6,7 +6,7 @@ from typing import Any
 
 from trl import SFTConfig
 
-from ..importance import NORMALIZATIONS, SPACES
+from ..importance import SPACES
 from ..methods import SafetyMethod
 from ..methods.registry import METHODS, method_classes, method_weights
 from ..methods.teacher_distance import DIVERGENCES, OF_LOGITS, RELATIVE
@@ -17,6 +17,7 @@ from .ranges import as_mapping, check_replay_size, check_training_ranges, is_who
 TEACHERS = ("cached", "online")
 MERGES = ("linear", "slerp")
 ESTIMATORS = ("empirical", "sampled")
+PENALTY_NORMALIZATIONS = ("relative", "mean", "none")
 DEFAULT_MERGE_WEIGHT = 0.5
 
 #: Fields that may be set with every method.
@@ -63,7 +64,8 @@ class SafeSFTConfig(SFTConfig):
         importance_space: What a weight penalty is taken over: `adapter` (the trainable parameters) or `weight` (the
             effective weights `W + s·B·A`). Defaults to `weight` for a fresh LoRA, else `adapter`.
         importance_estimator: For `ewc`: labels from the safety rows (`empirical`) or drawn from the model (`sampled`).
-        importance_normalization: `mean`: the importance has mean 1 over the weights; `none`: as it was estimated.
+        penalty_normalization: Unit of the weight penalties: `relative` (a share of the aligned weights' own size,
+            which means the same on every model), `mean` (importance with mean 1) or `none` (as in the papers).
         importance_path: Folder or Hub repository that `safe-sft importance` wrote; spares the estimation.
         ema_decay: Share of the running average of the weights that each optimizer step keeps. The average starts at
             the aligned weights, and without warm-up keeps `ema_decay` to the power of the steps of them.
@@ -96,7 +98,7 @@ class SafeSFTConfig(SFTConfig):
     teacher_temperature: float = 1.0
     importance_space: str | None = None
     importance_estimator: str = "empirical"
-    importance_normalization: str = "mean"
+    penalty_normalization: str = "relative"
     importance_path: str | None = None
     ema_decay: float = 0.999
     ema_warmup: bool = False
@@ -188,7 +190,7 @@ class SafeSFTConfig(SFTConfig):
             ("teacher_divergence", tuple(DIVERGENCES)),
             ("importance_space", SPACES),
             ("importance_estimator", ESTIMATORS),
-            ("importance_normalization", NORMALIZATIONS),
+            ("penalty_normalization", PENALTY_NORMALIZATIONS),
             ("merge_after_training", MERGES),
         ):
             value = getattr(self, name)

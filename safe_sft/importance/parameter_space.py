@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ..losses import quadratic_penalty
+from ..losses.weights import weighted_square_sum
 from ..models.sharding import local, reshard, settle, sum_over_shards, whole
 from .space import AnchoredSpace, Layout, Slot, load_anchors, require_layout
 
@@ -51,6 +52,11 @@ class ParameterSpace(AnchoredSpace):
         )
         first = parameters[names[0]]
         return sum_over_shards(part, first) if isinstance(first, DTensor) else part
+
+    def size(self) -> float:
+        """Return `Σ ω θ*²`."""
+        anchors, importance = self.anchors(), self.importance()
+        return sum(weighted_square_sum(anchor, importance.get(name)) for name, anchor in anchors.items())
 
     def layout(self) -> dict[str, Layout]:
         """Return the shape and device of every parameter, by name."""

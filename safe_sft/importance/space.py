@@ -57,6 +57,14 @@ class AnchoredSpace(ABC):
         """Return `½ Σ ω (θ − θ*)²` over the space, a scalar with gradient; `ω` is 1 until `weigh` sets it."""
 
     @abstractmethod
+    def size(self) -> float:
+        """Return `Σ ω θ*²` over the space: how large the anchored weights are, in the unit of twice the penalty.
+
+        Raises:
+            ValueError: when the weights are kept in a form that cannot be read.
+        """
+
+    @abstractmethod
     def layout(self) -> dict[str, Layout]:
         """Return the names, shapes and devices of the tensors that `weigh` takes."""
 

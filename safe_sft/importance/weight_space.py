@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ..losses import low_rank_squared_norm
+from ..losses.precision import wide
+from ..losses.weights import weighted_square_sum
+from ..models.adapters import base_weight
 from ..models.sharding import reshard, settle_whole, whole
 from .parameter_space import ParameterSpace
 from .space import AnchoredSpace, Layout, Slot, load_anchors, require_layout
@@ -85,6 +88,21 @@ class EffectiveWeightSpace(AnchoredSpace):
         ]
         total = torch.stack([norm.to(norms[0].device) for norm in norms]).sum() / 2
         return total if self.rest is None else total + self.rest.penalty().to(total.device)
+
+    @torch.no_grad()
+    def size(self) -> float:
+        """Return `Σ ‖√Ω ∘ W*‖²`, layer by layer; weights that are quantised are read one layer at a time."""
+        total = 0.0 if self.rest is None else self.rest.size()
+        for pair in self.pairs:
+            weight = wide(base_weight(pair.layer, pair.name))
+            if f"{pair.name}.lora_A" in self._anchors:
+                b, a = (self._anchors[f"{pair.name}.lora_{side}"].to(weight) for side in "BA")
+                weight = weight + pair.scaling * (b @ a)
+            if self._roots:
+                weight = weight * self._roots[f"{pair.name}.rows"].to(weight)[:, None]
+                weight = weight * self._roots[f"{pair.name}.columns"].to(weight)
+            total += weighted_square_sum(weight)
+        return total
 
     def _movement(self, pair: FactorPair) -> tuple[Tensor, Tensor]:
         a, b = whole(pair.a.parameter), whole(pair.b.parameter)

@@ -98,3 +98,14 @@ def low_rank_squared_norm(left: Tensor, right: Tensor) -> Tensor:
     """
     left, right = wide(left), wide(right)
     return ((left.mT @ left) * (right @ right.mT)).sum((-2, -1))
+
+
+def weighted_square_sum(weight: Tensor, importance: Tensor | None = None) -> float:
+    """Compute `Σ ωᵢ θᵢ²`.
+
+    Args:
+        weight: the tensor θ, of any shape.
+        importance: the tensor ω ≥ 0, of the same shape; None means 1 everywhere.
+    """
+    square = wide(weight.detach()).square()
+    return (square if importance is None else square * importance.to(square)).sum(dtype=torch.float64).item()

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -139,8 +140,10 @@ class SafetyMethod(ABC):
 class WeightAnchor(SafetyMethod):
     """A quadratic penalty that ties the weights to the aligned ones; counted once per optimizer step."""
 
-    reads = frozenset({"importance_space"})
+    reads = frozenset({"importance_space", "penalty_normalization"})
     _space: AnchoredSpace
+    #: The penalty of weights that are moved by their own size; None where the penalty is an absolute one.
+    _unit: Tensor | None = None
 
     @classmethod
     def keeps(cls, outline: Outline) -> list[Kept]:
@@ -151,6 +154,12 @@ class WeightAnchor(SafetyMethod):
     def prepare(self, setup: Preparation) -> None:
         """Anchor the model's weights at their present values."""
         self._space = anchor_space(setup.model, setup.args.importance_space)
+        self._weigh(setup)
+        if setup.args.penalty_normalization == "relative":
+            self._unit = _unit(self._space)
+
+    def _weigh(self, setup: Preparation) -> None:
+        """Give the space the importance of each weight; by default all weigh the same."""
 
     @property
     def space(self) -> str:
@@ -158,20 +167,43 @@ class WeightAnchor(SafetyMethod):
         return self._space.name
 
     def penalty(self) -> Tensor:
-        """Return the penalty at the present weights: a scalar."""
-        return self._space.penalty()
+        """Return the penalty at the present weights: a scalar; a share where it is relative."""
+        penalty = self._space.penalty()
+        return penalty if self._unit is None else penalty / self._unit.to(penalty.device)
 
     def loss(self, step: StepContext) -> Tensor | None:
         """Return the penalty in the first micro-step, and None in the others, where the weights are the same."""
         return self.penalty() if step.first_micro_step else None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the anchors, for a checkpoint."""
-        return self._space.state_dict()
+        """Return the anchors and the unit of the penalty, for a checkpoint."""
+        return {**self._space.state_dict(), **({} if self._unit is None else {_UNIT: self._unit})}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore the anchors of a checkpoint."""
-        self._space.load_state_dict(state)
+        """Restore the anchors and the unit of a checkpoint."""
+        unit = state.get(_UNIT)
+        self._unit = self._unit if unit is None else unit
+        self._space.load_state_dict({name: tensor for name, tensor in state.items() if name != _UNIT})
+
+
+#: Name of the unit among the anchors of a checkpoint.
+_UNIT = "penalty_unit"
+
+
+def _unit(space: AnchoredSpace) -> Tensor:
+    """Return `½ Σ ω θ*²`.
+
+    Raises:
+        ValueError: when it is 0 or not finite.
+    """
+    unit = space.size() / 2
+    if not 0 < unit < float("inf"):
+        raise ValueError(
+            f"The anchored weights have the size {unit}, so a penalty cannot be relative to it: all are 0, or of no "
+            "importance. Give safety rows that the model answers with some uncertainty; for a fresh LoRA, set "
+            "`importance_space: weight`; or set `penalty_normalization: none`."
+        )
+    return torch.tensor(unit)
 
 
 def _sizes(outline: Outline) -> SpaceSizes:
@@ -181,7 +213,7 @@ def _sizes(outline: Outline) -> SpaceSizes:
 class ImportanceAnchor(WeightAnchor):
     """A weight anchor that holds each weight as tightly as it matters for the safety rows."""
 
-    reads = WeightAnchor.reads | {"importance_normalization", "importance_path", "replay_max_new_tokens"}
+    reads = WeightAnchor.reads | {"importance_path", "replay_max_new_tokens"}
     needs_rows = True
 
     @classmethod
@@ -198,9 +230,8 @@ class ImportanceAnchor(WeightAnchor):
     def estimator(self, args: Any) -> str:
         """Return how importance is estimated: `empirical`, `sampled` or `mas`."""
 
-    def prepare(self, setup: Preparation) -> None:
-        """Anchor the model's weights at their present values, and load or estimate their importance."""
-        super().prepare(setup)
+    def _weigh(self, setup: Preparation) -> None:
+        """Load or estimate the importance of each weight."""
         args, model, tokenizer = setup.args, setup.model, setup.tokenizer
         estimator = self.estimator(args)
         if args.importance_path is not None:
@@ -219,7 +250,8 @@ class ImportanceAnchor(WeightAnchor):
                     autocast=setup.autocast,
                     checkpointing=args.gradient_checkpointing,
                 )
-        self._space.weigh(importance.normalized(args.importance_normalization).tensors)
+        normalization = "none" if args.penalty_normalization == "none" else "mean"
+        self._space.weigh(importance.normalized(normalization).tensors)
 
 
 class Replay(SafetyMethod):

@@ -3,11 +3,13 @@
 Paper: Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks", PNAS 2017,
 https://arxiv.org/abs/1612.00796, eq. 3.
 
-    loss = task + safety_weight / 2 · Σ Fᵢ (θᵢ − θᵢ*)²,   Fᵢ = mean over safety rows of (∂ log p(answer) / ∂θᵢ)²
+    loss = task + safety_weight · Σ Fᵢ (θᵢ − θᵢ*)² / Σ Fᵢ θᵢ*²
+    Fᵢ = mean over safety rows of (∂ log p(answer) / ∂θᵢ)²
 
-Departs from the paper in that F has mean 1 over the weights (`importance_normalization`); that, for LoRA, θ is by
-default the effective weight `W + s·B·A`, whose F is read as `ρ κᵀ / Σρ` from its exact row and column sums; and that
-the answers are by default those of the data (`empirical`), where the paper draws them from the model (`sampled`).
+Departs from the paper in that the penalty is relative to the size of the aligned weights, where the paper has half the
+plain sum (`penalty_normalization: none`); that, for LoRA, θ is by default the effective weight `W + s·B·A`, whose F
+is read as `ρ κᵀ / Σρ` from its exact row and column sums; and that the answers are by default those of the data
+(`empirical`), where the paper draws them from the model (`sampled`).
 """
 
 from inspect import cleandoc

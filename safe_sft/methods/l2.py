@@ -3,9 +3,11 @@
 Paper: Xuhong et al., "Explicit Inductive Bias for Transfer Learning with Convolutional Networks", ICML 2018,
 https://arxiv.org/abs/1802.01483, eq. 3 (L2-SP).
 
-    loss = task + safety_weight / 2 · Σ (θ − θ*)²
+    loss = task + safety_weight · ‖θ − θ*‖² / ‖θ*‖²
 
-Departs from the paper in that, for LoRA, θ is by default the effective weight `W + s·B·A` rather than its factors.
+Departs from the paper in that the distance is a share of the aligned weights' own size, where the paper has half of
+`‖θ − θ*‖²` (`penalty_normalization: none`); and that, for LoRA, θ is by default the effective weight `W + s·B·A`
+rather than its factors.
 """
 
 from inspect import cleandoc

@@ -3,14 +3,14 @@
 Paper: Aljundi et al., "Memory Aware Synapses: Learning what (not) to forget", ECCV 2018,
 https://arxiv.org/abs/1711.09601, eq. 3 and 4.
 
-    loss = task + safety_weight / 2 · Σ Ωᵢ (θᵢ − θᵢ*)²,   Ωᵢ = mean over safety rows of |∂ mean ‖z‖² / ∂θᵢ|
+    loss = task + safety_weight · Σ Ωᵢ (θᵢ − θᵢ*)² / Σ Ωᵢ θᵢ*²,   Ωᵢ = mean over safety rows of |∂ mean ‖z‖² / ∂θᵢ|
 
 with the inner mean over the positions that predict the answer; the answers' tokens themselves are not used. A row is
 what the paper calls a data point: the absolute value is taken of its gradient, and before the mean over rows.
 
-Departs from the paper in that Ω has mean 1 over the weights (`importance_normalization`); that, for LoRA, θ is by
-default the effective weight `W + s·B·A`, whose Ω is read as `ρ κᵀ / Σρ` from its exact row and column sums; and that
-no logits are built: `‖z‖² = hᵀ WᵀW h`.
+Departs from the paper in that the penalty is relative to the size of the aligned weights, where the paper has the
+plain sum (`penalty_normalization: none`); that, for LoRA, θ is by default the effective weight `W + s·B·A`, whose Ω is
+read as `ρ κᵀ / Σρ` from its exact row and column sums; and that no logits are built: `‖z‖² = hᵀ WᵀW h`.
 """
 
 from inspect import cleandoc

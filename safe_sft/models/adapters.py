@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .fit import check_adapter
 from .opening import readable
@@ -24,6 +24,28 @@ def active_lora_layers(model: nn.Module) -> list[tuple[str, Any]]:
         for name, module in model.named_modules()
         if isinstance(module, LoraLayer) and set(module.active_adapters) & {*module.lora_B, *module.lora_embedding_B}
     ]
+
+
+def base_weight(layer: Any, name: str) -> Tensor:
+    """Return the weight `(d_out, d_in)` under a LoRA layer, without its adapter; quantised ones are read.
+
+    Args:
+        layer: the LoRA layer.
+        name: its name, for the error message.
+
+    Raises:
+        ValueError: for a quantisation that PEFT cannot read.
+    """
+    from peft.utils.integrations import dequantize_module_weight
+
+    try:
+        weight: Tensor = dequantize_module_weight(layer.get_base_layer())
+    except (AttributeError, TypeError) as error:
+        raise ValueError(
+            f"The weights of layer '{name}' are quantised in a way that cannot be read ({error}), so a penalty cannot "
+            "be taken relative to them. Set `penalty_normalization: none`, or load the model in bf16 or 4 bit."
+        ) from error
+    return weight.detach().T if getattr(layer, "fan_in_fan_out", False) else weight.detach()
 
 
 def adapter_is_fresh(model: nn.Module) -> bool:

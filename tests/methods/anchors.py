@@ -35,7 +35,7 @@ def setup(model, **fields) -> Preparation:
         "device": torch.device("cpu"),
         "importance_space": None,
         "importance_estimator": "empirical",
-        "importance_normalization": "none",
+        "penalty_normalization": "none",
         "importance_path": None,
         "gradient_checkpointing": False,
         "per_device_train_batch_size": 2,

@@ -37,7 +37,7 @@ def test_the_paper_draws_the_answers():
 
 def test_normalised_importance_has_mean_one():
     model, method = head_only_model(), EWC()
-    method.prepare(setup(model, importance_normalization="mean"))
+    method.prepare(setup(model, penalty_normalization="mean"))
     with torch.no_grad():
         model.lm_head.weight += 1.0
     assert method.loss(STEP).item() == pytest.approx(model.lm_head.weight.numel() / 2, rel=1e-5)
@@ -55,7 +55,7 @@ def test_a_file_takes_the_place_of_the_rows(tmp_path):
     made = build_importance(model, make_tokenizer(), space, ROWS, estimator="empirical", batch_size=2)
     made.normalized("mean").save(tmp_path)
     method, estimated = EWC(), EWC()
-    preparation = setup(model, importance_path=str(tmp_path), importance_normalization="none")
+    preparation = setup(model, importance_path=str(tmp_path), penalty_normalization="none")
 
     def no_rows():
         raise AssertionError("the rows are not needed")

@@ -23,7 +23,10 @@ def make(tmp_path, method="der", **config):
 
 
 def test_the_share_of_gradients_worked_out_by_hand():
-    safety, task = [torch.tensor([3.0]), torch.tensor([[0.0, 4.0]])], [torch.tensor([-6.0]), torch.tensor([[8.0, 0.0]])]
+    safety, task = (
+        [torch.tensor([3.0]), torch.tensor([[0.0, 4.0]])],
+        [torch.tensor([-6.0]), torch.tensor([[8.0, 0.0]])],
+    )
     total = [s + t for s, t in zip(safety, task, strict=True)]
     assert gradient_share(safety, total).item() == pytest.approx(5 / (5 + 10))
     nothing = [torch.zeros(2)]
