@@ -8,7 +8,7 @@ from trl import SFTConfig
 
 from ..importance import SPACES
 from ..methods import SafetyMethod
-from ..methods.registry import METHODS, method_classes, method_weights
+from ..methods.registry import AUTO, METHODS, method_classes, method_weights
 from ..methods.teacher_distance import DIVERGENCES, OF_LOGITS, RELATIVE
 from ..storage.secrets import without_secrets
 from .docstring_help import help_from_docstring
@@ -24,6 +24,7 @@ DEFAULT_MERGE_WEIGHT = 0.5
 _SHARED = {
     "safety_method",
     "safety_weight",
+    "safety_budget",
     "safety_eval_max_new_tokens",
     "safety_eval_batch_size",
     "safety_eval_size",
@@ -45,7 +46,10 @@ class SafeSFTConfig(SFTConfig):
 
     Args:
         safety_method: Name of a safety method, or several joined by `+`, such as `der+l2`; `none` is plain SFT.
-        safety_weight: Weight of each term: a number, `"0.5+0.05"` or a list. Each method has a default.
+        safety_weight: Weight of each term: a number, `"0.5+0.05"` or a list. Each method has a default. `auto` follows
+            the term, so that it keeps its budget.
+        safety_budget: What `safety_weight: auto` keeps the term at, in its own unit (nats for `kl`). Each method has
+            a default.
         per_device_replay_batch_size: Safety rows that join each task batch on each device. Defaults to a quarter of
             `per_device_train_batch_size`.
         replay_max_new_tokens: Longest answer that the aligned model gives to a safety prompt that comes without one,
@@ -88,6 +92,7 @@ class SafeSFTConfig(SFTConfig):
 
     safety_method: str = "der"
     safety_weight: float | str | None = None
+    safety_budget: float | None = None
     per_device_replay_batch_size: int | None = None
     replay_max_new_tokens: int = 128
     replay_max_answer_tokens: int | None = 16
@@ -139,7 +144,7 @@ class SafeSFTConfig(SFTConfig):
         return {**dict.fromkeys(values), **without_secrets(values)}
 
     @property
-    def safety_terms(self) -> list[tuple[type[SafetyMethod], float]]:
+    def safety_terms(self) -> list[tuple[type[SafetyMethod], float | str]]:
         """The methods that `safety_method` names, each with its weight."""
         methods = method_classes(self.safety_method)
         return list(zip(methods, method_weights(self.safety_weight, methods), strict=True))
@@ -216,10 +221,13 @@ class SafeSFTConfig(SFTConfig):
             ("merge_weight", 0.0, 1.0),
             ("ema_decay", 0.0, 0.9999999),
             ("teacher_temperature", 1e-3, 1e3),
+            ("safety_budget", 1e-9, 1e9),
         ):
             value = getattr(self, name)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not (value is None and name == "safety_max_asr") and not (is_number and low <= value <= high):
+            if not (value is None and name in ("safety_max_asr", "safety_budget")) and not (
+                is_number and low <= value <= high
+            ):
                 raise ValueError(f"`{name}={value!r}` must be a number from {low:g} to {high:g}.")
         if any(method.needs_replay for method, _ in self.safety_terms):
             given, task = self.per_device_replay_batch_size, self.per_device_train_batch_size
@@ -230,10 +238,21 @@ class SafeSFTConfig(SFTConfig):
             raise ValueError(
                 f"`merge_weight={self.merge_weight!r}` has no effect. Set `merge_after_training` to linear or slerp."
             )
+        is_auto = any(weight == AUTO for _, weight in self.safety_terms)
+        if self.safety_budget is not None and not is_auto:
+            raise ValueError(
+                f"`safety_budget={self.safety_budget!r}` has no effect. Set `safety_weight: auto`, which keeps a term "
+                "at its budget."
+            )
         if self.teacher_cache is not None and self.teacher == "online":
             raise ValueError("`teacher_cache` is set, but `teacher: online` reads no cache. Remove one of them.")
         for method, _ in self.safety_terms:
             divergence = method.divergence_of(self)
+            if is_auto and method.has_budget and divergence == "squared" and self.safety_budget is None:
+                raise ValueError(
+                    "`safety_weight: auto` has no budget for `teacher_divergence: squared`, whose unit is the model's "
+                    "own. Set `safety_budget`, or choose another divergence."
+                )
             if self.teacher_temperature != 1.0 and divergence in OF_LOGITS:
                 raise ValueError(
                     f"`teacher_temperature={self.teacher_temperature!r}` has no effect on the squared distance of "

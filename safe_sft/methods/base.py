@@ -38,7 +38,7 @@ class TokenStates:
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
-def _no_states() -> Tensor:
+def _no_states() -> TokenStates:
     raise ValueError("Nothing is replayed, so there are no states of the aligned model on safety rows.")
 
 
@@ -52,8 +52,8 @@ class Preparation:
         rows: function that returns the safety rows, tokenised at the first call; for methods with `needs_rows`.
         tokenizer: the model's tokenizer.
         autocast: context in which the model runs in the precision of training.
-        aligned_states: function that returns the aligned model's hidden states on the beginnings of safety answers,
-            `(tokens, d)`; for methods with `needs_replay` and `needs_teacher`.
+        aligned_states: function that returns the aligned model's states on the beginnings of safety answers; for
+            methods with `needs_replay`.
     """
 
     model: nn.Module
@@ -61,7 +61,7 @@ class Preparation:
     rows: Callable[[], list[TokenizedRow]]
     tokenizer: PreTrainedTokenizerBase
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
-    aligned_states: Callable[[], Tensor] = _no_states
+    aligned_states: Callable[[], TokenStates] = _no_states
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,8 @@ class SafetyMethod(ABC):
     needs_teacher: ClassVar[bool] = False
     #: The distance to the aligned model's outputs, unless `teacher_divergence` names another; None for none.
     divergence: ClassVar[str | None] = None
+    #: Whether `safety_weight: auto` may choose its weight: `budget` says what its term is to keep.
+    has_budget: ClassVar[bool] = False
     #: Whether it adds to the loss, and so takes a weight.
     has_loss: ClassVar[bool] = True
 
@@ -117,6 +119,10 @@ class SafetyMethod(ABC):
 
     def prepare(self, setup: Preparation) -> None:  # noqa: B027
         """Read what is needed off the aligned model, before training."""
+
+    def budget(self, setup: Preparation) -> float:
+        """Return the value, in the term's own unit, that `safety_weight: auto` keeps it at; called after `prepare`."""
+        raise NotImplementedError(f"`{self.name}` has no budget, and says so in `has_budget`")
 
     @abstractmethod
     def loss(self, step: StepContext) -> Tensor | None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from .base import Preparation, Replay, TokenStates
 from .kept import Kept, Outline
 from .registry import register
-from .teacher_distance import TeacherDistance
+from .teacher_distance import BUDGETS, TeacherDistance
 
 
 @register
@@ -43,6 +43,7 @@ class DER(Replay):
     reads = Replay.reads | {"teacher", "teacher_cache", "teacher_divergence", "teacher_temperature"}
     needs_teacher = True
     divergence = "kl"
+    has_budget = True
     _distance: TeacherDistance
 
     @classmethod
@@ -53,6 +54,10 @@ class DER(Replay):
     def prepare(self, setup: Preparation) -> None:
         """Copy the aligned model's head."""
         self._distance = TeacherDistance.of(self, setup)
+
+    def budget(self, setup: Preparation) -> float:
+        """Return the divergence at which answers still begin as the aligned model's do."""
+        return BUDGETS[str(self.divergence_of(setup.args))]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the unit of the distance, for a checkpoint."""

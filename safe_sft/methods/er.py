@@ -11,11 +11,15 @@ on how many rows either side has.
 from inspect import cleandoc
 from typing import final
 
+import torch
 from torch import Tensor
 
 from ..losses import token_cross_entropy
-from .base import Replay, TokenStates
+from .base import Preparation, Replay, TokenStates
 from .registry import register
+
+#: What `safety_weight: auto` lets a replayed token lose beside what the aligned model loses, in nats.
+_MORE = 0.05
 
 
 @register
@@ -35,6 +39,14 @@ class ER(Replay):
           year    = {2019}
         }
     """)
+
+    has_budget = True
+
+    def budget(self, setup: Preparation) -> float:
+        """Return what the aligned model itself loses on the safety rows, and a little more, in nats."""
+        with torch.no_grad():
+            own = self.token_losses(setup.aligned_states()).mean().item()
+        return own + _MORE
 
     def token_losses(self, replay: TokenStates) -> Tensor:
         """Return `−log p(y)` of each token, in nats."""

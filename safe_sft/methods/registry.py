@@ -11,6 +11,9 @@ METHODS: dict[str, type[SafetyMethod]] = {}
 #: Names for sums of methods.
 ALIASES = {"der++": "der+er", "none": ""}
 
+#: The `safety_weight` that keeps a term at its budget.
+AUTO = "auto"
+
 _Method = TypeVar("_Method", bound=type[SafetyMethod])
 
 
@@ -48,16 +51,23 @@ def method_classes(spec: str) -> list[type[SafetyMethod]]:
     return [METHODS[name] for name in names]
 
 
-def method_weights(weight: str | float | Sequence[float] | None, methods: Sequence[type[SafetyMethod]]) -> list[float]:
+def method_weights(
+    weight: str | float | Sequence[float | str] | None, methods: Sequence[type[SafetyMethod]]
+) -> list[float | str]:
     """Return the weight of each method.
 
     Args:
-        weight: a number, `"0.5+0.05"`, a list, or None for the methods' defaults.
+        weight: a number, `"0.5+0.05"`, a list, or None for the methods' defaults. `auto`, alone or in the place of a
+            number, is a weight that keeps the term at its budget; alone, the methods without a budget keep their
+            defaults.
         methods: classes of the methods, from `method_classes`.
 
     Raises:
-        ValueError: when a weight is not a number, negative or infinite, or there are not as many weights as methods.
+        ValueError: when a weight is not a number, negative or infinite, there are not as many weights as methods, or
+            `auto` is asked of methods that have no budget.
     """
+    if weight == AUTO and any(method.has_budget for method in methods):
+        return [AUTO if method.has_budget else method.default_weight for method in methods]
     if weight is None:
         return [method.default_weight for method in methods]
     weighted = [method for method in methods if method.has_loss]
@@ -65,7 +75,7 @@ def method_weights(weight: str | float | Sequence[float] | None, methods: Sequen
     try:
         if any(isinstance(part, bool) for part in parts):  # a bare `off` or `no` in YAML
             raise TypeError("a truth value is not a weight")
-        weights = [float(part) for part in parts]
+        weights = [AUTO if str(part).strip().lower() == AUTO else float(part) for part in parts]
     except (TypeError, ValueError) as error:
         raise ValueError(f"`safety_weight={weight!r}` is not a number, nor numbers joined by '+'.") from error
     names = "+".join(method.name for method in methods) or "none"
@@ -74,7 +84,14 @@ def method_weights(weight: str | float | Sequence[float] | None, methods: Sequen
             f"`safety_weight={weight!r}` has {len(weights)} weights for the {len(weighted)} terms of "
             f"`safety_method='{names}'`. Give one weight a term, joined by '+', or leave it out."
         )
-    if not all(0 <= value < float("inf") for value in weights):
+    for method, value in zip(weighted, weights, strict=True):
+        if value == AUTO and not method.has_budget:
+            able = ", ".join(sorted(m.name for m in METHODS.values() if m.has_budget))
+            raise ValueError(
+                f"`safety_weight={weight!r}` is for terms with a budget, and `{method.name}` has none. Give it a "
+                f"number, or choose from: {able}."
+            )
+    if not all(isinstance(value, str) or 0 <= value < float("inf") for value in weights):
         raise ValueError(f"`safety_weight={weight!r}` must be finite and at least 0.")
     given = iter(weights)
     return [next(given) if method.has_loss else method.default_weight for method in methods]

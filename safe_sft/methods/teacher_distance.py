@@ -15,6 +15,9 @@ from .kept import Kept, Outline
 
 #: Name -> the `beta` of `token_divergence`; None for the distances of logits.
 DIVERGENCES = {"squared": None, "relative_squared": None, "kl": 0.0, "jsd": 0.5, "reverse_kl": 1.0}
+#: Name -> the distance that `safety_weight: auto` allows a replayed token, on average. The paper's squared distance
+#: has no unit that models share.
+BUDGETS = {"relative_squared": 0.01, "kl": 0.05, "jsd": 0.0125, "reverse_kl": 0.05}
 #: Divergences of logits, which have no temperature.
 OF_LOGITS = ("squared", "relative_squared")
 #: Divergences in units of the aligned model's own outputs on safety rows, which only replaying methods have.
@@ -59,7 +62,7 @@ class TeacherDistance:
         """Make the distance of `method` to the aligned model that it is prepared with."""
         divergence = method.divergence_of(setup.args)
         assert divergence is not None, "a method that compares outputs says how in `divergence`"
-        states = setup.aligned_states() if divergence in RELATIVE else None
+        states = setup.aligned_states().hidden if divergence in RELATIVE else None
         words = len(setup.tokenizer)
         return cls(LogitHead.of(setup.model), divergence, setup.args.teacher_temperature, words=words, states=states)
 

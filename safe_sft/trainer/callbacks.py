@@ -1,11 +1,12 @@
 """Callbacks of the trainer: one measures attack success during training, one calls the methods after each step."""
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import inf
 from typing import Any, Protocol, runtime_checkable
 
+from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..config.safe_sft_config import SafeSFTConfig
@@ -13,25 +14,23 @@ from ..data import builtin_prompts
 from ..data.safety_rows import Messages
 from ..evaluation import Case, Suite, measure_asr
 from ..evaluation.judges import Judge
-from ..methods import SafetyMethod
 
 
 class MethodsCallback(TrainerCallback):
     """Tells the methods after each optimizer step that the weights have changed.
 
     Args:
-        methods: the trainer's methods.
+        tell: function that tells them, given the model.
     """
 
-    def __init__(self, methods: Sequence[SafetyMethod]):
-        self._methods = methods
+    def __init__(self, tell: Callable[[nn.Module], None]):
+        self._tell = tell
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Tell each method that the weights have changed."""
-        for method in self._methods:
-            method.after_step(kwargs["model"])
+        self._tell(kwargs["model"])
 
 
 @runtime_checkable

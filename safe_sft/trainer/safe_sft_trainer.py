@@ -89,9 +89,8 @@ class SafeSFTTrainer(HubTrainer):
             logger.warning(f"`safety_dataset` is not used by `safety_method='{self.args.safety_method}'`.")
         self._tokenized_rows = cache(self._tokenize)
         self._states = self._prepare_states()
-        for method in self._methods:
-            method.prepare(self._preparation())
-        self.add_callback(MethodsCallback(self._methods))
+        self._terms.prepare(self._preparation())
+        self.add_callback(MethodsCallback(lambda model: self._terms.after_step(model, self.accelerator)))
         self._watch = watch_gradients(self)
         if self._terms:
             self.add_callback(self._terms.guard)
@@ -257,6 +256,7 @@ class SafeSFTTrainer(HubTrainer):
         self._terms.forget()
         with saving_on_signal(self), self._states or nullcontext():
             result = super().train(resumable(resume_from_checkpoint, str(self.args.output_dir)), *args, **kwargs)
+        self._terms.say_what_broke()
         if self.args.merge_after_training is not None:
             with self.deployed():
                 self.save_model(_internal_call=True)  # which does not push
@@ -272,7 +272,7 @@ class SafeSFTTrainer(HubTrainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         folder = os.path.join(self._get_output_dir(trial=trial), f"checkpoint-{self.state.global_step}")
-        states = method_states(self._methods)
+        states = method_states(self._terms.stateful)
         if self._terms and self.args.should_save:
             # Before all else: a checkpoint that is complete for `Trainer`, which writes its state last, has ours.
             self._origin.save(folder)
@@ -283,11 +283,11 @@ class SafeSFTTrainer(HubTrainer):
         if self._terms:
             self._origin.check(resume_from_checkpoint)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_method_states(self._methods, resume_from_checkpoint)
+        load_method_states(self._terms.stateful, resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        load_method_states(self._methods, str(self.state.best_model_checkpoint))
+        load_method_states(self._terms.stateful, str(self.state.best_model_checkpoint))
 
 
 SafeSFTTrainer.__init__.__signature__ = signature_with(SafeSFTTrainer, "safety_dataset")  # type: ignore[attr-defined]

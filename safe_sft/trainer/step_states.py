@@ -15,7 +15,7 @@ from ..config.safe_sft_config import SafeSFTConfig
 from ..data import TokenizedRow
 from ..data.subset import evenly_spread
 from ..methods import SafetyMethod, StepContext, TokenStates
-from ..models.modes import placed
+from ..models.modes import placed, without_dropout
 from ..models.parts import LogitHead, backbone
 from ..replay import HiddenStateTap, OnlineTeacher, ReplayBatch, ReplaySchedule, Teacher, joining_is_cheaper
 from ..replay.dry_run import can_join
@@ -119,15 +119,15 @@ class StepStates:
         return ReplayBatch.of(self._rows, rows, self._accelerator.device)
 
     @torch.no_grad()
-    def aligned_states(self, model: Any, limit: int = 64) -> Tensor:
-        """Return the aligned model's states on at most `limit` safety rows, evenly spread: `(tokens, d)`."""
-        assert self.teacher is not None
+    def aligned_states(self, model: Any, limit: int = 64) -> TokenStates:
+        """Return the states of `model`, the aligned one before training, on at most `limit` rows, evenly spread."""
         chosen, size = evenly_spread(range(len(self._rows)), limit), self._args.safety_eval_batch_size
         batches = [chosen[start : start + size] for start in range(0, len(chosen), size)]
         device = self._args.device
-        with placed(model, device), self._accelerator.autocast():
-            states = [self.teacher.hidden(model, ReplayBatch.of(self._rows, rows, device)) for rows in batches]
-        return torch.cat(states)
+        parts = [ReplayBatch.of(self._rows, rows, device) for rows in batches]
+        with placed(model, device), without_dropout(model), self._accelerator.autocast():
+            hidden = torch.cat([self._tap.forward_rows(model, part) for part in parts])
+        return self._states(model, hidden, torch.cat([part.targets for part in parts]), lambda: hidden)
 
     def joins(self, inputs: Mapping[str, Any], replay: ReplayBatch | None, must_join: bool) -> bool:
         """Return whether `replay` joins `inputs` in one forward."""

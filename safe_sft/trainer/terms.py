@@ -4,27 +4,33 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from accelerate.logging import get_logger
+from torch import Tensor, nn
 
 from ..config.safe_sft_config import SafeSFTConfig
-from ..methods import SafetyMethod, StepContext
+from ..methods import Preparation, SafetyMethod, StepContext
+from ..methods.registry import AUTO
+from .auto_weight import AutoWeight
 from .guards import StepGuard
+from .method_states import Stateful
 from .step_means import StepMeans
+
+logger = get_logger(__name__)
 
 
 class SafetyTerms:
     """The methods of a run with their weights. Empty, it is plain SFT.
 
     Args:
-        terms: the methods, each with its weight.
+        terms: the methods, each with its weight; `auto` for one that keeps the term at its budget.
     """
 
-    def __init__(self, terms: Sequence[tuple[SafetyMethod, float]] = ()):
-        self._terms = tuple(terms)
-        self.methods = [method for method, _ in self._terms]
-        self._weights = {method.name: weight for method, weight in self._terms}
+    def __init__(self, terms: Sequence[tuple[SafetyMethod, float | str]] = ()):
+        self.methods = [method for method, _ in terms]
+        self._auto = {m.name: AutoWeight(m.name, m.default_weight) for m, weight in terms if weight == AUTO}
+        self._fixed = {method.name: float(weight) for method, weight in terms if weight != AUTO}
         self.guard = StepGuard(self.methods)
-        self._means = StepMeans()
+        self.forget()
 
     @classmethod
     def of(cls, args: SafeSFTConfig) -> "SafetyTerms":
@@ -32,14 +38,30 @@ class SafetyTerms:
         return cls([(method(), weight) for method, weight in args.safety_terms])
 
     def __len__(self) -> int:
-        return len(self._terms)
+        return len(self.methods)
 
     def __iter__(self) -> Iterator[tuple[SafetyMethod, float]]:
-        return iter(self._terms)
+        return iter([(method, float(self._weight(method.name))) for method in self.methods])
+
+    @property
+    def stateful(self) -> list[Stateful]:
+        """Return what has a state that goes with a checkpoint: the methods, and the weights that change."""
+        return [*self.methods, *self._auto.values()]
+
+    def prepare(self, setup: Preparation) -> None:
+        """Let each method read the aligned model, and set the budgets of the weights that change."""
+        for method in self.methods:
+            method.prepare(setup)
+            if auto := self._auto.get(method.name):
+                auto.set_budget(setup.args.safety_budget or method.budget(setup))
+
+    def _weight(self, name: str) -> float | Tensor:
+        return self._auto[name].value if name in self._auto else self._fixed[name]
 
     def forget(self) -> None:
-        """Forget what an earlier training left for the log."""
+        """Forget what an earlier training left of its last steps."""
         self._means = StepMeans()
+        self._step: dict[str, Tensor] = {}
 
     def saw_task(self, loss: Tensor, step: StepContext, divisor: int) -> None:
         """Record the task's loss in this micro-step, which `Trainer` will divide by `divisor`."""
@@ -51,7 +73,9 @@ class SafetyTerms:
         values = self._values(step)
         for name, value in values.items():
             self._means.add(f"safety/{name}", value)
-            self.guard.saw_loss(name, self._weights[name] * value)
+            self.guard.saw_loss(name, self._weight(name) * value)
+            if name in self._auto:
+                self._step[name] = self._step.get(name, 0.0) + value.detach().float()
         total = self._sum(values, device)
         self._means.add("safety_loss", total)
         return total
@@ -67,9 +91,29 @@ class SafetyTerms:
     def _sum(self, values: dict[str, Tensor], device: torch.device) -> Tensor:
         total = torch.zeros((), device=device)
         for name, value in values.items():
-            total = total + self._weights[name] * value.to(device)
+            total = total + (self._weight(name) * value).to(device)
         return total
 
+    def after_step(self, model: nn.Module, accelerator: Accelerator) -> None:
+        """Tell the methods that the weights of the model have changed, and let those of the terms follow.
+
+        Every rank must call it, once an optimizer step.
+        """
+        for method in self.methods:
+            method.after_step(model)
+        if self._step:
+            reduced = accelerator.reduce(torch.stack(list(self._step.values())).to(accelerator.device), "mean")
+            for name, value in zip(self._step, reduced, strict=True):
+                self._auto[name].update(value)
+            self._step = {}
+
+    def say_what_broke(self) -> None:
+        """Log a warning for each term that its weight could not keep at its budget."""
+        for auto in self._auto.values():
+            if broken := auto.broken:
+                logger.warning(broken)
+
     def logs(self, accelerator: Accelerator) -> dict[str, float]:
-        """Return the means since the last call, equal on every rank; every rank must call it."""
-        return self._means.flush(accelerator)
+        """Return the means since the last call and the weights, equal on every rank; every rank must call it."""
+        weights = {f"safety/{name}_weight": float(auto.value) for name, auto in self._auto.items()}
+        return {**self._means.flush(accelerator), **weights}
