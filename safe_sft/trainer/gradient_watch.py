@@ -87,12 +87,19 @@ class GradientWatch(TrainerCallback):
         """Compare the safety terms' gradient with the whole one, which is complete, and clipped."""
         if self._sums is None:
             return
-        safety = [self._accelerator.reduce(part, "mean") for part in self._sums]
+        safety = self._over_ranks(self._sums)
         total = [p.grad.float() for p in _watched(kwargs["model"]) if p.grad is not None]
         self._sums = None
         if len(total) != len(safety):
             return
         self._share = gradient_share(safety, list(torch._foreach_mul(total, self._unclipped())))
+
+    def _over_ranks(self, parts: list[Tensor]) -> list[Tensor]:
+        """Return the mean over the ranks, which average their gradients."""
+        if self._accelerator.num_processes == 1:
+            return parts
+        flat = self._accelerator.reduce(torch.cat([part.flatten() for part in parts]), "mean")
+        return [f.view_as(p) for f, p in zip(flat.split([p.numel() for p in parts]), parts, strict=True)]
 
     def _unclipped(self) -> float:
         """Return what takes the clipping of the gradient back."""

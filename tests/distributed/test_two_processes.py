@@ -16,7 +16,7 @@ from tests.conftest import relative_difference
 from tests.distributed import worker
 
 ROOT = Path(__file__).parents[2]
-METHODS_TO_RUN = [*sorted(METHODS), "der+er+l2"]
+METHODS_TO_RUN = [*sorted(METHODS), "der+er+l2", "der=auto"]
 #: Relative difference of updates that is rounding.
 TOLERANCE = {"ddp": 1e-5, "fsdp2": 1e-4, "fsdp2-nf4": 1e-4}
 #: Layers of which each process has a part.
@@ -44,3 +44,12 @@ def test_two_processes_equal_one(one_and_two, method):
     assert (SHARDED[mode] in two[method]["sharded"]) == (mode != "ddp")
     assert relative_difference(two[method]["update"], one[method]["update"]) < TOLERANCE[mode]
     assert two[method]["safety_loss"] == pytest.approx(one[method]["safety_loss"], rel=1e-4)
+    if mode == "ddp":  # shards of gradients are not compared
+        assert two[method]["safety/share"] == pytest.approx(one[method]["safety/share"], rel=1e-3)
+
+
+def test_a_weight_that_follows_its_term_is_the_same_on_every_rank(one_and_two):
+    _, one, two = one_and_two
+    weights = two["der=auto"]["safety/der_weight"]
+    assert weights == pytest.approx(one["der=auto"]["safety/der_weight"], rel=1e-4)
+    assert weights[1] != weights[0] != METHODS["der"].default_weight

@@ -21,6 +21,7 @@ from accelerate.utils import DistributedType
 
 from safe_sft.methods.registry import method_classes
 from safe_sft.models.sharding import gathered, whole
+from safe_sft.trainer import gradient_watch
 from tests.conftest import (
     logged,
     make_model,
@@ -82,9 +83,14 @@ def in_4_bit() -> dict:
 
 
 def run(method: str, ranks: int, **config) -> dict:
-    """Two optimizer steps of two micro-steps, with the same rows in each step whatever the number of ranks."""
+    """Two optimizer steps of two micro-steps, with the same rows in each step whatever the number of ranks.
+
+    A name such as `der=auto` gives the weight as well.
+    """
+    gradient_watch.EVERY, gradient_watch.FIRST = 1, 0
+    method, _, follows = method.partition("=")
     methods = method_classes(method)
-    weights = [1.0] * sum(m.has_loss for m in methods)
+    weights = follows or [1.0] * sum(m.has_loss for m in methods)
     replays = any(m.needs_replay for m in methods)
     trainer = make_trainer(
         tempfile.mkdtemp(),
@@ -107,7 +113,7 @@ def run(method: str, ranks: int, **config) -> dict:
         after = {name: whole(value) for name, value in trained_weights(trainer).items()}
     return {
         "update": {name: after[name] - before[name] for name in before},
-        "safety_loss": logged(trainer, "safety_loss"),
+        **{name: logged(trainer, name) for name in ("safety_loss", "safety/share", f"safety/{method}_weight")},
         "sharded": sorted(
             {type(m).__name__ for m in trainer.model.modules() for p in m.parameters(False) if whole(p) is not p}
         ),
