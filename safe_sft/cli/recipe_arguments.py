@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from trl import DatasetMixtureConfig, ModelConfig, TrlParser
+from trl import DatasetMixtureConfig, ModelConfig, SFTConfig, TrlParser
 
 from ..config.recipes import read_recipe, split_recipe
 from ..config.safe_sft_config import SafeSFTConfig
@@ -22,7 +22,38 @@ Arguments = tuple[SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtur
 
 
 class RecipeParser(Parser, TrlParser):
-    """TRL's argument parser, changed so that it reports an error in one line."""
+    """TRL's argument parser, changed so that it reports an error in one line, and shows our own arguments first."""
+
+    def format_help(self) -> str:
+        """Return the help, with the arguments in groups; those that TRL's trainer has as well come last."""
+        formatter = self._get_formatter()
+        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        formatter.add_text(self.description)
+        groups = _help_groups()
+        grouped = {name for names in groups.values() for name in names}
+        groups[_OTHERS] = [action.dest for action in self._actions if action.dest not in grouped]
+        for title, names in groups.items():
+            formatter.start_section(title)
+            formatter.add_arguments([action for action in self._actions if action.dest in names])
+            formatter.end_section()
+        return formatter.format_help()
+
+
+_OTHERS = "training: the fields of TRL's SFTConfig, and data mixtures"
+
+
+def _help_groups() -> dict[str, list[str]]:
+    """Return title -> names of the arguments under it."""
+
+    def own(ours: type, theirs: type | None = None) -> list[str]:
+        known = {field.name for field in fields(theirs)} if theirs else set()
+        return [field.name for field in fields(ours) if field.name not in known]
+
+    return {
+        "safety": own(SafeSFTConfig, SFTConfig),
+        "data, poison, measuring, gate": own(SafeScriptArguments),
+        "model and adapter": own(ModelConfig),
+    }
 
 
 def make_parser(command: str) -> TrlParser:
