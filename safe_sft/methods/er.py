@@ -19,7 +19,7 @@ from .base import Preparation, Replay, TokenStates
 from .registry import register
 
 #: What `safety_weight: auto` lets a replayed token lose beside what the aligned model loses, in nats.
-_MORE = 0.05
+_MORE = 0.02
 
 
 @register

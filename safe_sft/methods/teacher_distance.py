@@ -17,7 +17,7 @@ from .kept import Kept, Outline
 DIVERGENCES = {"squared": None, "relative_squared": None, "kl": 0.0, "jsd": 0.5, "reverse_kl": 1.0}
 #: Name -> the distance that `safety_weight: auto` allows a replayed token, on average. The paper's squared distance
 #: has no unit that models share.
-BUDGETS = {"relative_squared": 0.01, "kl": 0.05, "jsd": 0.0125, "reverse_kl": 0.05}
+BUDGETS = {"relative_squared": 0.004, "kl": 0.02, "jsd": 0.005, "reverse_kl": 0.02}
 #: Divergences of logits, which have no temperature.
 OF_LOGITS = ("squared", "relative_squared")
 #: Divergences in units of the aligned model's own outputs on safety rows, which only replaying methods have.
