@@ -12,6 +12,7 @@ from trl import DatasetMixtureConfig, ModelConfig, SFTConfig, TrlParser
 from ..config.recipes import read_recipe, split_recipe
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
+from ..config.types import check_value
 from ..data.files import require_file
 from ..data.named_safety_sets import is_safety_set
 from ..methods.listing import field_notes
@@ -19,6 +20,9 @@ from .exits import Parser, one_line_errors
 from .unread import Rule, require_read
 
 Arguments = tuple[SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtureConfig]
+_TYPES: Any = (SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtureConfig)
+#: Keys that a recipe may give values of several types; each has a check of its own.
+_OF_SEVERAL_TYPES = ("safety_method", "safety_weight", "chat_template_kwargs", "fsdp", "debug", "datasets")
 
 
 class RecipeParser(Parser, TrlParser):
@@ -58,9 +62,8 @@ def _help_groups() -> dict[str, list[str]]:
 
 def make_parser(command: str) -> TrlParser:
     """Make TRL's parser for the script, trainer, model and mixture arguments; it accepts no abbreviations."""
-    types: Any = (SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtureConfig)
     usage = f"safe-sft {command} [--config RECIPE] [--FIELD VALUE ...]"  # all fields would bury the rest of the help
-    parser = RecipeParser(types, prog=f"safe-sft {command}", usage=usage, allow_abbrev=False)
+    parser = RecipeParser(_TYPES, prog=f"safe-sft {command}", usage=usage, allow_abbrev=False)
     notes = field_notes()
     for action in parser._actions:
         if action.dest in notes:
@@ -155,6 +158,9 @@ def _check_keys(recipe: dict[str, Any], parser: TrlParser, path: str) -> None:
             raise ValueError(f"The recipe '{path}' has the key `{key}`, which is no argument. {hint}")
     if "output_dir" in recipe and recipe["output_dir"] is None:
         raise ValueError(f"The recipe '{path}' says `output_dir: null`. Give the folder to save to.")
+    for cls in _TYPES:
+        for name in {field.name for field in fields(cls)} & recipe.keys() - {*_OF_SEVERAL_TYPES}:
+            check_value(name, recipe[name], cls)
 
 
 def _raise_other_errors(parser: TrlParser, arguments: list[str]) -> None:

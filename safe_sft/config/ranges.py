@@ -8,7 +8,19 @@ from typing import Any
 MOST_REPLAYED = 4096
 
 _COUNTS = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "max_length")
-_AMOUNTS = ("learning_rate", "num_train_epochs", "weight_decay", "max_grad_norm", "warmup_steps")
+_AMOUNTS = (
+    *("learning_rate", "num_train_epochs", "weight_decay", "max_grad_norm", "warmup_steps", "adam_epsilon"),
+    *("logging_steps", "save_steps", "eval_steps", "eval_delay", "neftune_noise_alpha", "router_aux_loss_coef"),
+)
+#: Shares that are below 1.
+_SHARES = ("adam_beta1", "adam_beta2", "label_smoothing_factor")
+#: Whole numbers with their least value; None and texts such as `auto` are left as they are.
+_LEAST = {
+    **dict.fromkeys(("seed", "data_seed", "dataloader_num_workers"), 0),
+    **dict.fromkeys(("dataset_num_proc", "eval_accumulation_steps", "dataloader_prefetch_factor"), 1),
+    **dict.fromkeys(("pad_to_multiple_of", "torch_empty_cache_steps"), 1),
+}
+_LARGEST_SEED = 2**32 - 1
 
 
 def is_whole(value: Any, low: int) -> bool:
@@ -33,10 +45,28 @@ def check_training_ranges(args: Any) -> None:
         value = getattr(args, name)
         if value is not None and not _is_amount(value):
             raise ValueError(f"`{name}={value!r}` must be a finite number of at least 0.")
+    _check_whole_numbers(args)
+    for name in _SHARES:
+        value = getattr(args, name)
+        if not _is_amount(value) or value >= 1:
+            raise ValueError(f"`{name}={value!r}` must be a number from 0 to below 1.")
+    if args.save_strategy == "steps" and not args.save_steps:
+        raise ValueError('`save_steps=0` saves nothing. Raise it, or set `save_strategy: "no"`.')
     if not is_whole(args.max_steps, -1):
         raise ValueError(f"`max_steps={args.max_steps!r}` must be a whole number, or -1 to go by `num_train_epochs`.")
     if args.output_dir is not None and not str(args.output_dir).strip():
         raise ValueError(f"`output_dir={args.output_dir!r}` is empty. Give the folder to save to.")
+
+
+def _check_whole_numbers(args: Any) -> None:
+    for name, low in _LEAST.items():
+        value = getattr(args, name)
+        if isinstance(value, (int, float)) and not is_whole(value, low):
+            raise ValueError(f"`{name}={value!r}` must be a whole number of at least {low}.")
+    for name in ("seed", "data_seed"):
+        value = getattr(args, name)
+        if is_whole(value, _LARGEST_SEED + 1):
+            raise ValueError(f"`{name}={value!r}` must be at most {_LARGEST_SEED}.")
 
 
 def check_replay_size(size: int, given: int | None, train_size: int) -> None:
@@ -78,7 +108,7 @@ def as_mapping(name: str, value: Any) -> dict[str, Any] | None:
 
 
 def _is_amount(value: Any) -> bool:
-    if isinstance(value, bool):
+    if isinstance(value, (bool, str)):
         return False
     try:
         return math.isfinite(float(value)) and float(value) >= 0

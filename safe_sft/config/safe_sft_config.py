@@ -13,6 +13,7 @@ from ..methods.teacher_distance import DIVERGENCES, OF_LOGITS, RELATIVE
 from ..storage.secrets import without_secrets
 from .docstring_help import help_from_docstring
 from .ranges import as_mapping, check_replay_size, check_training_ranges, is_whole
+from .types import check_types, naming_fields
 
 TEACHERS = ("cached", "online")
 MERGES = ("linear", "slerp")
@@ -35,6 +36,9 @@ _SHARED = {
     "save_on_signal",
     "chat_template_kwargs",
 }
+
+#: Fields that take more than they are annotated with: ours, which has a check of its own, and two of `transformers`.
+_OF_SEVERAL_TYPES = frozenset({"safety_weight", "fsdp", "debug"})
 
 
 @help_from_docstring
@@ -130,9 +134,11 @@ class SafeSFTConfig(SFTConfig):
         self.chat_template_kwargs = as_mapping("chat_template_kwargs", self.chat_template_kwargs)
         self._check_choices()
         self._check_ranges()
+        check_types(self, SafeSFTConfig, _OF_SEVERAL_TYPES)
         self._check_combinations()
         self._check_unread_fields()
-        super().__post_init__()
+        with naming_fields(self, SFTConfig):
+            super().__post_init__()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave secrets out: `Trainer` pickles its arguments into `training_args.bin`, and pushes that file."""

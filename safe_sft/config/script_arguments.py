@@ -8,6 +8,7 @@ from ..data.named_safety_sets import is_safety_set
 from ..data.poison import POISON_KINDS
 from ..data.tasks import find_task
 from .docstring_help import help_from_docstring
+from .types import check_types
 
 
 @help_from_docstring
@@ -67,6 +68,7 @@ class SafeScriptArguments(ScriptArguments):
     gate_max_utility_drop: float | None = None
 
     def __post_init__(self) -> None:
+        check_types(self, SafeScriptArguments)
         self._check_task()
         self._check_shares()
         self._check_poison()

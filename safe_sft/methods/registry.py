@@ -76,7 +76,7 @@ def method_weights(
         if any(isinstance(part, bool) for part in parts):  # a bare `off` or `no` in YAML
             raise TypeError("a truth value is not a weight")
         weights = [AUTO if str(part).strip().lower() == AUTO else float(part) for part in parts]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"`safety_weight={weight!r}` is not a number, nor numbers joined by '+'.") from error
     names = "+".join(method.name for method in methods) or "none"
     if len(weights) != len(weighted):
