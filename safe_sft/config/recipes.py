@@ -155,6 +155,8 @@ def _load(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
         raise ValueError(f"The recipe '{path}' cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"The recipe '{path}'{origin} is not a mapping. Write one `key: value` a line.")
+    if not isinstance(content.get("env", {}), dict):
+        raise ValueError(f"`env` of the recipe '{path}'{origin} is no mapping. Write one `VARIABLE: value` a line.")
     return content
 
 
