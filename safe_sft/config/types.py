@@ -17,7 +17,7 @@ _WORDS = {bool: "true or false", int: "a whole number", float: "a finite number"
 _TRUTH = " YAML reads a bare yes, no, on and off as a truth value: put the word in quotes."
 
 
-def check_types(config: Any, cls: type[Any], but: frozenset[str] = frozenset()) -> None:
+def check_types(config: Any, cls: type, but: frozenset[str] = frozenset()) -> None:
     """Check that every field of a dataclass holds a value of its type.
 
     Args:
@@ -34,7 +34,7 @@ def check_types(config: Any, cls: type[Any], but: frozenset[str] = frozenset()) 
             raise ValueError(f"`{field.name}={_shown(getattr(config, field.name))}` {fault}")
 
 
-def check_value(name: str, value: Any, cls: type[Any]) -> None:
+def check_value(name: str, value: Any, cls: type) -> None:
     """Check a value of a recipe against the field that it is for; a text, which the parser reads, is left to it.
 
     Args:
@@ -50,7 +50,7 @@ def check_value(name: str, value: Any, cls: type[Any]) -> None:
 
 
 @contextmanager
-def naming_fields(config: Any, cls: type[Any]) -> Iterator[None]:
+def naming_fields(config: Any, cls: type) -> Iterator[None]:
     """Let what a library says of its fields name them: where it names none, all that differ from their default.
 
     Args:
@@ -132,5 +132,5 @@ def _shown(value: Any) -> str:
 
 
 @cache
-def _hints(cls: type[Any]) -> dict[str, Any]:
+def _hints(cls: Any) -> dict[str, Any]:
     return get_type_hints(cls)
