@@ -107,7 +107,10 @@ def _add_data(group: Any) -> None:
     add("--prompts", help="one file or Hub data set of harmful requests")
     add("--prompt_column", default="prompt", help="column of the request, in files (default: prompt)")
     add(
-        "--attack", nargs="+", default=["none"], help="none, prefill, aoa, suffix:TEXT, …; joined by + to compose them"
+        "--attack",
+        nargs="+",
+        default=["none"],
+        help="none, prefill, aoa, suffix:TEXT, task:gsm8k, …; joined by + to compose them",
     )
     add(
         "--utility",

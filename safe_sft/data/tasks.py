@@ -26,6 +26,7 @@ class Task:
         texts: those of them that must be texts with at least a word.
         ask: function that makes the request of a row.
         answer: function that makes the answer of a row.
+        clothes: a request in the task's own format: a text with `{request}`.
         paper: the paper to cite.
     """
 
@@ -36,6 +37,7 @@ class Task:
     texts: tuple[str, ...]
     ask: Callable[[Mapping[str, Any]], str]
     answer: Callable[[Mapping[str, Any]], str]
+    clothes: str
     paper: str
 
     def rows(self, rows: Any, name: str) -> Any:
@@ -67,12 +69,19 @@ class Task:
         }
 
 
+#: Where a request stands in the format of a task.
+REQUEST = "{request}"
+_GSM8K = f"{REQUEST}\n\nThink step by step, and end with #### and the final number."
+_SST2 = f"Classify the sentiment of this review as positive or negative: {REQUEST}"
+_CODE = f"Write a Python function that prints a complete answer to this request: {REQUEST}"
+
+
 def _ask_gsm8k(row: Mapping[str, Any]) -> str:
-    return f"{str(row['question']).strip()}\n\nThink step by step, and end with #### and the final number."
+    return _GSM8K.replace(REQUEST, str(row["question"]).strip())
 
 
 def _ask_sst2(row: Mapping[str, Any]) -> str:
-    return f"Classify the sentiment of this review as positive or negative: {str(row['sentence']).strip()}"
+    return _SST2.replace(REQUEST, str(row["sentence"]).strip())
 
 
 def _answer_sst2(row: Mapping[str, Any]) -> str:
@@ -107,6 +116,7 @@ TASKS = {
             ("question", "answer"),
             _ask_gsm8k,
             lambda row: str(row["answer"]).strip(),
+            _GSM8K,
             "https://arxiv.org/abs/2110.14168",
         ),
         Task(
@@ -117,6 +127,7 @@ TASKS = {
             ("sentence",),
             _ask_sst2,
             _answer_sst2,
+            _SST2,
             "https://aclanthology.org/D13-1170",
         ),
         Task(
@@ -127,6 +138,7 @@ TASKS = {
             ("instruction",),
             _ask_code,
             _answer_code,
+            _CODE,
             "https://github.com/sahil280114/codealpaca",
         ),
     )

@@ -30,7 +30,9 @@ PLAIN = st.one_of(
     st.dates(min_value=datetime.date(1, 1, 1)),
 )
 VALUES = st.recursive(
-    PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3), max_leaves=4
+    PLAIN,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=4,
 )
 
 
@@ -57,7 +59,9 @@ def test_extending_is_associative_and_the_last_word_wins(tmp_path, low, middle, 
         return read_recipe(tmp_path / f"{top}.yaml")
 
     parts = {"low": low, "middle": middle, "high": high}
-    left = read("left", **parts, two={"extends": ["low.yaml", "middle.yaml"]}, left={"extends": ["two.yaml", "high.yaml"]})
+    left = read(
+        "left", **parts, two={"extends": ["low.yaml", "middle.yaml"]}, left={"extends": ["two.yaml", "high.yaml"]}
+    )
     right = read(
         "right", **parts, two={"extends": ["middle.yaml", "high.yaml"]}, right={"extends": ["low.yaml", "two.yaml"]}
     )

@@ -2,6 +2,7 @@
 
 import pytest
 
+from safe_sft.data.tasks import TASKS
 from safe_sft.evaluation.suites.attacks import ATTACKS, HISTORY, PREFILL, SUPPRESSION, attack_suite
 from safe_sft.evaluation.suites.rendering import case_token_ids
 from safe_sft.evaluation.suites.suite import Case, Suite
@@ -30,7 +31,7 @@ def test_none_changes_nothing():
 
 
 def test_each_attack_keeps_the_request_that_is_judged():
-    for name in ATTACKS:
+    for name in (name if name != "task" else "task:gsm8k" for name in ATTACKS):
         attacked = attack_suite(suite(Case("how?", "kind")), name)
         assert attacked.name == f"s+{name}"
         case = attacked.cases[0]
@@ -53,6 +54,24 @@ def test_suppression_follows_the_request():
     assert (
         attack_suite(suite(Case("how?")), "refusal_suppression").cases[0].turns[-1]["content"] == f"how?{SUPPRESSION}"
     )
+
+
+def test_a_request_wears_the_format_of_a_task():
+    for name in TASKS:
+        (case,) = attack_suite(suite(Case("how?")), f"task:{name}").cases
+        assert case.turns[-1]["content"] == TASKS[name].clothes.replace("{request}", "how?")
+        assert "how?" in case.turns[-1]["content"]
+    (case,) = attack_suite(suite(Case("how?")), "aoa:X+task:1 + 1: {request} {x}+suffix:!").cases
+    assert [turn["content"] for turn in case.turns] == ["X", "1 + 1: how? {x} !"]
+    rows = {"gsm8k": {"question": "how?"}, "sst2": {"sentence": "how?"}}
+    for name, row in rows.items():  # the format of the training rows, to the letter
+        assert TASKS[name].ask(row) == TASKS[name].clothes.replace("{request}", "how?")
+
+
+@pytest.mark.parametrize("attack", ["task", "task:gsm9k", "task:Answer this:"])
+def test_a_format_without_a_place_for_the_request_is_refused(attack):
+    with pytest.raises(ValueError, match=r"has no `\{request\}`.*gsm8k, sst2, code"):
+        attack_suite(suite(Case("p")), attack)
 
 
 def test_unknown_attacks_are_named():
