@@ -96,7 +96,7 @@ class Run:
         config = SafeSFTConfig(
             tempfile.mkdtemp(),
             per_device_train_batch_size=rows,
-            **({"per_device_replay_batch_size": args.replay} if replays else {}),
+            **({"replay_ratio": args.replay / args.batch} if replays else {}),
             **fields,
             gradient_checkpointing=args.checkpointing,
             bf16=args.qlora,

@@ -1,6 +1,7 @@
 """Tiny models built from a config, tiny data, and trainers over them: all on CPU, all offline."""
 
 import os
+from itertools import pairwise
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -11,7 +12,14 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+from transformers import (
+    BitsAndBytesConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+    set_seed,
+)
 
 from safe_sft import SafeSFTConfig, SafeSFTTrainer
 from safe_sft.demo.model import CHAT_TEMPLATE
@@ -168,6 +176,22 @@ def relative_difference(left: dict, right: dict) -> float:
     assert left.keys() == right.keys()
     flat = [torch.cat([side[name].double().flatten() for name in right]) for side in (left, right)]
     return ((flat[0] - flat[1]).norm() / flat[1].norm()).item()
+
+
+def updates_of_an_epoch(folder, method: str, **config) -> tuple[list[dict[str, torch.Tensor]], list[float]]:
+    """What each optimizer step of an epoch of 40 rows adds to the weights, and its term; at default settings."""
+    trainer = make_trainer(folder, method, train=task_rows(40), num_train_epochs=1, max_steps=-1, **config)
+    move_off_the_anchor(trainer)
+    weights = [trained_weights(trainer)]
+
+    class AfterEachStep(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            weights.append(trained_weights(trainer))
+
+    trainer.add_callback(AfterEachStep())
+    trainer.train()
+    moved = [{name: after[name] - before[name] for name in before} for before, after in pairwise(weights)]
+    return moved, logged(trainer, "safety_loss")
 
 
 @pytest.fixture

@@ -136,6 +136,13 @@ _RULES = (
 )
 
 
+#: What to write instead of keys that look like others.
+_REPLACED = {
+    "per_device_replay_batch_size": "Write `replay_ratio`: safety rows for each task row of an optimizer step, such "
+    "as 0.25, however the step is split.",
+}
+
+
 def _check_unread_fields(parsed: Arguments) -> None:
     known = [(part, field) for part in parsed for field in fields(part)]
     values = {field.name: getattr(part, field.name, None) for part, field in known}
@@ -152,7 +159,7 @@ def _check_keys(recipe: dict[str, Any], parser: TrlParser, path: str) -> None:
     for key in recipe:
         if key not in names:
             close = get_close_matches(str(key), names, n=1)
-            hint = (
+            hint = _REPLACED.get(key) or (
                 f"Did you mean `{close[0]}`?" if close else f"`safe-sft {parser.prog.split()[-1]} --help` lists all."
             )
             raise ValueError(f"The recipe '{path}' has the key `{key}`, which is no argument. {hint}")

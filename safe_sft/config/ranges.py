@@ -69,22 +69,20 @@ def _check_whole_numbers(args: Any) -> None:
             raise ValueError(f"`{name}={value!r}` must be at most {_LARGEST_SEED}.")
 
 
-def check_replay_size(size: int, given: int | None, train_size: int) -> None:
+def check_replay_size(ratio: float, train_size: int) -> None:
     """Check that the safety rows of one micro-step can be drawn at all.
 
     Args:
-        size: how many rows that are.
-        given: `per_device_replay_batch_size`, as it was set.
+        ratio: `replay_ratio`.
         train_size: `per_device_train_batch_size`.
 
     Raises:
         ValueError: when they are more than `MOST_REPLAYED`.
     """
-    if size > MOST_REPLAYED:
-        name, value = ("per_device_replay_batch_size", given) if given else ("per_device_train_batch_size", train_size)
+    if ratio * train_size > MOST_REPLAYED:
         raise ValueError(
-            f"`{name}={value}` asks for {size} safety rows in each micro-step on each device; the most is "
-            f"{MOST_REPLAYED}. Set `per_device_replay_batch_size` to about a quarter of the task batch."
+            f"`replay_ratio={ratio}` of `per_device_train_batch_size={train_size}` asks for {ratio * train_size:.0f} "
+            f"safety rows in each micro-step on each device; the most is {MOST_REPLAYED}. Lower one of them."
         )
 
 

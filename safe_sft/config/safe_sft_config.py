@@ -54,8 +54,8 @@ class SafeSFTConfig(SFTConfig):
             the term, so that it keeps its budget.
         safety_budget: What `safety_weight: auto` keeps the term at, in its own unit (nats for `kl`). Each method has
             a default.
-        per_device_replay_batch_size: Safety rows that join each task batch on each device. Defaults to a quarter of
-            `per_device_train_batch_size`.
+        replay_ratio: Safety rows that are replayed for each task row of an optimizer step, over its micro-steps and
+            devices; rounded up or down so that it holds over several steps.
         replay_max_new_tokens: Longest answer that the aligned model gives to a safety prompt that comes without one,
             in tokens.
         replay_max_answer_tokens: Most tokens of an answer that are replayed, from its beginning, where a refusal is
@@ -66,6 +66,8 @@ class SafeSFTConfig(SFTConfig):
             (computed once, kept on disk). Defaults to `online` for a fresh adapter, else `cached`.
         teacher_cache: Folder of the cached teacher, built where it is missing; every rank must see it. Defaults to a
             folder in `output_dir`. `hf://owner/name` (and `@revision`) is one that was pushed to the Hub.
+        teacher_memory: Most memory of the host, in GiB for each process, in which the online teacher keeps what it
+            computed for replayed rows; further rows are computed again each time. 0 keeps nothing.
         teacher_divergence: Distance to the aligned model's outputs: `squared` (of the logits), `relative_squared`
             (the same, as a share of the aligned model's own), `kl`, `reverse_kl` or `jsd`. Each method has a default.
         teacher_temperature: Temperature of both distributions; not for `squared`.
@@ -97,12 +99,13 @@ class SafeSFTConfig(SFTConfig):
     safety_method: str = "der"
     safety_weight: float | str | None = None
     safety_budget: float | None = None
-    per_device_replay_batch_size: int | None = None
+    replay_ratio: float = 0.25
     replay_max_new_tokens: int = 128
     replay_max_answer_tokens: int | None = 16
     safety_from_task: bool = False
     teacher: str | None = None
     teacher_cache: str | None = None
+    teacher_memory: float = 2.0
     teacher_divergence: str | None = None
     teacher_temperature: float = 1.0
     importance_space: str | None = None
@@ -185,11 +188,6 @@ class SafeSFTConfig(SFTConfig):
         return self.safety_eval_steps is not None or self.safety_max_asr is not None
 
     @property
-    def replay_batch_size(self) -> int:
-        """Number of safety rows in one micro-step on one device."""
-        return self.per_device_replay_batch_size or max(1, self.per_device_train_batch_size // 4)
-
-    @property
     def merged_dir(self) -> str:
         """Folder that `merge_after_training` writes to."""
         return os.path.join(str(self.output_dir), "merged")
@@ -211,7 +209,6 @@ class SafeSFTConfig(SFTConfig):
     def _check_ranges(self) -> None:
         check_training_ranges(self)
         for name in (
-            "per_device_replay_batch_size",
             "replay_max_new_tokens",
             "replay_max_answer_tokens",
             "safety_eval_max_new_tokens",
@@ -228,6 +225,8 @@ class SafeSFTConfig(SFTConfig):
             ("ema_decay", 0.0, 0.9999999),
             ("teacher_temperature", 1e-3, 1e3),
             ("safety_budget", 1e-9, 1e9),
+            ("teacher_memory", 0.0, 1e6),
+            ("replay_ratio", 1e-3, 100.0),
         ):
             value = getattr(self, name)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -236,8 +235,7 @@ class SafeSFTConfig(SFTConfig):
             ):
                 raise ValueError(f"`{name}={value!r}` must be a number from {low:g} to {high:g}.")
         if any(method.needs_replay for method, _ in self.safety_terms):
-            given, task = self.per_device_replay_batch_size, self.per_device_train_batch_size
-            check_replay_size(self.replay_batch_size, given, task)
+            check_replay_size(self.replay_ratio, self.per_device_train_batch_size)
 
     def _check_combinations(self) -> None:
         if self.merge_weight != DEFAULT_MERGE_WEIGHT and self.merge_after_training is None:
@@ -252,6 +250,12 @@ class SafeSFTConfig(SFTConfig):
             )
         if self.teacher_cache is not None and self.teacher == "online":
             raise ValueError("`teacher_cache` is set, but `teacher: online` reads no cache. Remove one of them.")
+        cached = self.teacher == "cached" or self.teacher_cache is not None
+        if cached and self.teacher_memory != self.__dataclass_fields__["teacher_memory"].default:
+            raise ValueError(
+                f"`teacher_memory={self.teacher_memory!r}` has no effect on a cached teacher, which keeps everything "
+                "on disk. Remove it, or set `teacher: online`."
+            )
         for method, _ in self.safety_terms:
             divergence = method.divergence_of(self)
             if is_auto and method.has_budget and divergence == "squared" and self.safety_budget is None:

@@ -70,7 +70,7 @@ class StepContext:
 
     Attributes:
         first_micro_step: whether this is the first micro-step of its optimizer step.
-        replay: the replayed rows, or None when no method replays.
+        replay: the replayed rows, or None when this micro-step replays none.
         task: the task rows, or None when no method distils on them.
         replay_token_share: weight of one replayed token of this rank in the mean over the optimizer step.
         task_token_share: weight of one supervised task token in the mean over the optimizer step.
@@ -263,9 +263,7 @@ class ImportanceAnchor(WeightAnchor):
 class Replay(SafetyMethod):
     """A loss on replayed safety rows: the mean over the supervised tokens of the whole optimizer step."""
 
-    reads = frozenset(
-        {"per_device_replay_batch_size", "replay_max_answer_tokens", "replay_max_new_tokens", "safety_from_task"}
-    )
+    reads = frozenset({"replay_ratio", "replay_max_answer_tokens", "replay_max_new_tokens", "safety_from_task"})
     needs_replay = True
 
     @abstractmethod
@@ -273,8 +271,9 @@ class Replay(SafetyMethod):
         """Return the loss of each supervised token, `(tokens,)`."""
 
     def loss(self, step: StepContext) -> Tensor | None:
-        """Return this micro-step's part of the mean over the optimizer step's replayed tokens."""
-        assert step.replay is not None
+        """Return this micro-step's part of the mean over the optimizer step's replayed tokens; 0 where it has none."""
+        if step.replay is None:
+            return torch.zeros(())
         return self.token_losses(step.replay).sum() * step.replay_token_share
 
 

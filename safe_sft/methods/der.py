@@ -40,7 +40,7 @@ class DER(Replay):
           year      = {2020}
         }
     """)
-    reads = Replay.reads | {"teacher", "teacher_cache", "teacher_divergence", "teacher_temperature"}
+    reads = Replay.reads | {"teacher", "teacher_cache", "teacher_divergence", "teacher_memory", "teacher_temperature"}
     needs_teacher = True
     divergence = "kl"
     has_budget = True

@@ -1,6 +1,6 @@
 """Counts the floating-point operations of a step, from the exact shapes of linear layers and of attention."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -8,7 +8,6 @@ from torch import nn
 from ..config.safe_sft_config import SafeSFTConfig
 from ..methods.teacher_distance import builds_logits
 from ..models.parts import LogitHead
-from .memory import has_cached_teacher
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,17 @@ class Batch:
     """The rows that go through the model in one optimizer step on one device.
 
     Attributes:
-        rows: number of rows.
+        rows: number of rows, as a mean over steps.
         tokens: mean number of tokens of a row.
         supervised: mean number of supervised tokens of a row.
     """
 
-    rows: int
+    rows: float
     tokens: float
     supervised: float
 
 
-def step_work(model: Any, args: SafeSFTConfig, task: Batch, replay: Batch, fresh: bool) -> Work:
+def step_work(model: Any, args: SafeSFTConfig, task: Batch, replay: Batch, computed: float) -> Work:
     """Count the operations of a step.
 
     Args:
@@ -58,7 +57,7 @@ def step_work(model: Any, args: SafeSFTConfig, task: Batch, replay: Batch, fresh
         args: the run's `SafeSFTConfig`.
         task: the task rows.
         replay: the replayed rows; no rows when nothing is replayed.
-        fresh: whether the adapter is new.
+        computed: how many replayed rows the aligned model runs.
     """
     weights, trained = linear_elements(model)
     forward = sum(_layers_forward(model, weights, batch) for batch in (task, replay))
@@ -66,8 +65,7 @@ def step_work(model: Any, args: SafeSFTConfig, task: Batch, replay: Batch, fresh
     attention = forward - 2 * weights * tokens
     backward = 2 * (weights + trained) * tokens + 2 * attention
     methods = [method for method, _ in args.safety_terms]
-    online = any(m.needs_teacher for m in methods) and not has_cached_teacher(args, fresh)
-    teacher = _layers_forward(model, weights, replay) if online else 0.0
+    teacher = _layers_forward(model, weights, replace(replay, rows=computed))
     teacher += _layers_forward(model, weights, task) if any(m.needs_task_states for m in methods) else 0.0
     recomputed = forward if args.gradient_checkpointing else 0.0
     head = _head_work(model, args, task, replay)

@@ -13,7 +13,7 @@ from .activations import Activations, count_activations
 from .data import Rows
 from .memory import GRADIENTS, Item, model_items, safety_items, step_memory
 from .model import ModelPlan
-from .schedule import replayed_rows
+from .schedule import most_replayed
 
 
 class DeviceMemory(NamedTuple):
@@ -22,10 +22,12 @@ class DeviceMemory(NamedTuple):
     Attributes:
         items: what the device holds, and what is kept elsewhere because of it.
         peak: most bytes in use at a time.
+        state_bytes: bytes of the last hidden state of one token.
     """
 
     items: tuple[Item, ...]
     peak: int
+    state_bytes: int
 
 
 def device_memory(built: ModelPlan, args: SafeSFTConfig, task: Rows, safety: Rows, *, fresh: bool) -> DeviceMemory:
@@ -43,12 +45,13 @@ def device_memory(built: ModelPlan, args: SafeSFTConfig, task: Rows, safety: Row
     static = [*model_items(built, args), *safety_items(built, args, fresh, activations.state_bytes, safety)]
     step = step_memory(built, activations, args, tokens, math.ceil(args.per_device_train_batch_size * supervised))
     always = sum(item.size for item in static if item.where == "device" and item.name != GRADIENTS)
-    return DeviceMemory((*static, *step.items()), step.peak(always, built.trainable_bytes))
+    peak = step.peak(always, built.trainable_bytes)
+    return DeviceMemory((*static, *step.items()), peak, activations.state_bytes)
 
 
 def _activations(built: ModelPlan, args: SafeSFTConfig, task: Rows, safety: Rows) -> tuple[Activations, int]:
     """Return the activations of the longest batch, replayed rows included, and its number of tokens with padding."""
-    rows, replayed = args.per_device_train_batch_size, replayed_rows(args)
+    rows, replayed = args.per_device_train_batch_size, most_replayed(args)
     autocast = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
 
     def count(rows: int, width: int) -> Activations:

@@ -8,11 +8,11 @@ from transformers.training_args import OptimizerNames
 from ..config.safe_sft_config import SafeSFTConfig
 from ..methods.kept import Outline
 from ..models.parts import LogitHead
-from ..replay import teacher_kind
 from .activations import Activations
 from .data import Rows
 from .model import ModelPlan
 from .optimizers import optimizer_states
+from .teacher import has_cached_teacher, has_online_teacher, remembered_bytes
 
 EXACT, ESTIMATED = "exact", "estimated"
 GRADIENTS = "gradients"
@@ -72,12 +72,6 @@ def safety_items(plan: ModelPlan, args: SafeSFTConfig, fresh: bool, state_bytes:
     return items + _teacher_items(plan, args, fresh, state_bytes, safety)
 
 
-def has_cached_teacher(args: SafeSFTConfig, fresh: bool) -> bool:
-    """Return whether the aligned model's states are kept on disk, and not computed in every step."""
-    needed = any(method.needs_teacher for method, _ in args.safety_terms)
-    return needed and teacher_kind(args.teacher, args.teacher_cache, switchable=fresh) == "cached"
-
-
 def _teacher_items(plan: ModelPlan, args: SafeSFTConfig, fresh: bool, state_bytes: int, safety: Rows) -> list[Item]:
     head, items = LogitHead.of(plan.runnable), []
     if head.trained and any(method.divergence for method, _ in args.safety_terms):
@@ -86,6 +80,9 @@ def _teacher_items(plan: ModelPlan, args: SafeSFTConfig, fresh: bool, state_byte
     if has_cached_teacher(args, fresh) and safety.rows is not None:
         size = round(safety.rows * safety.supervised * state_bytes)
         items.append(Item("teacher cache", size, EXACT if safety.counted else ESTIMATED, "disk"))
+    if has_online_teacher(args, fresh) and (size := remembered_bytes(args, safety, state_bytes)):
+        basis = EXACT if safety.counted else ESTIMATED
+        items.append(Item("remembered states of the aligned model, at most", size, basis, "cpu"))
     return items
 
 

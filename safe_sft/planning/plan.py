@@ -16,6 +16,7 @@ from .gpus import GPU, OVERHEAD_BYTES
 from .memory import Item
 from .model import ModelPlan, plan_model
 from .schedule import Schedule, make_schedule, step_batches
+from .teacher import computed_rows
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def make_plan(
     memory = device_memory(built, args, task, safety, fresh=fresh)
     batches = step_batches(args, task, safety)
     schedule = make_schedule(args, task, batches, devices)
+    computed = computed_rows(args, schedule, safety, memory.state_bytes, fresh)
     return Plan(
         model=str(model.model_name_or_path),
         method=args.safety_method,
@@ -120,7 +122,7 @@ def make_plan(
         items=memory.items,
         device_bytes=memory.peak,
         schedule=schedule,
-        work=step_work(built.runnable, args, *batches, fresh),
+        work=step_work(built.runnable, args, *batches, computed),
         utilization=utilization,
         assumptions=tuple(_assumptions(args, model, task, safety, schedule, utilization)),
     )

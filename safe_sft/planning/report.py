@@ -33,7 +33,7 @@ def _step(plan: Plan) -> Table:
     schedule, work = plan.schedule, plan.work
     rows = table("an optimizer step", "", "")
     rows.add_row("task rows", f"{schedule.task_rows}", "exact")
-    rows.add_row("safety rows", f"{schedule.replay_rows} ({schedule.replay_row_share:.0%} of rows)", "exact")
+    rows.add_row("safety rows", f"{schedule.replay_rows:g} ({schedule.replay_row_share:.0%} of rows)", "exact")
     rows.add_row("task tokens", f"{schedule.task_tokens:,.0f}", "estimated")
     rows.add_row(
         "safety tokens", f"{schedule.replay_tokens:,.0f} ({schedule.replay_token_share:.0%} of tokens)", "estimated"

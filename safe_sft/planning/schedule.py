@@ -14,7 +14,7 @@ class Schedule:
 
     Attributes:
         task_rows: task rows of one optimizer step, over all devices.
-        replay_rows: safety rows of one optimizer step, over all devices.
+        replay_rows: mean number of safety rows of one optimizer step, over all devices.
         task_tokens: mean number of tokens of the task rows of a step.
         replay_tokens: mean number of tokens of the safety rows of a step.
         steps: optimizer steps of the run; None when the data is not available.
@@ -22,7 +22,7 @@ class Schedule:
     """
 
     task_rows: int
-    replay_rows: int
+    replay_rows: float
     task_tokens: float
     replay_tokens: float
     steps: int | None
@@ -39,17 +39,21 @@ class Schedule:
         return self.replay_tokens / (self.task_tokens + self.replay_tokens)
 
 
-def replayed_rows(args: SafeSFTConfig) -> int:
-    """Return the number of safety rows of one micro-step on one device; 0 when nothing is replayed."""
-    return args.replay_batch_size if any(method.needs_replay for method, _ in args.safety_terms) else 0
+def most_replayed(args: SafeSFTConfig) -> int:
+    """Return the most safety rows of one micro-step on one device; 0 when nothing is replayed."""
+    return math.ceil(round(_ratio(args) * args.per_device_train_batch_size, 9))
+
+
+def _ratio(args: SafeSFTConfig) -> float:
+    return args.replay_ratio if any(method.needs_replay for method, _ in args.safety_terms) else 0.0
 
 
 def step_batches(args: SafeSFTConfig, task: Rows, safety: Rows) -> tuple[Batch, Batch]:
     """Return the task rows and the replayed rows of one optimizer step on one device."""
-    micro_steps = args.gradient_accumulation_steps
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
     return (
-        Batch(args.per_device_train_batch_size * micro_steps, task.tokens, task.supervised),
-        Batch(replayed_rows(args) * micro_steps, safety.tokens, safety.supervised),
+        Batch(rows, task.tokens, task.supervised),
+        Batch(_ratio(args) * rows, safety.tokens, safety.supervised),
     )
 
 
@@ -64,7 +68,7 @@ def make_schedule(args: SafeSFTConfig, task: Rows, batches: tuple[Batch, Batch],
     """
     task_rows, replay_rows = (batch.rows * devices for batch in batches)
     return Schedule(
-        task_rows=task_rows,
+        task_rows=round(task_rows),
         replay_rows=replay_rows,
         task_tokens=task_rows * batches[0].tokens,
         replay_tokens=replay_rows * batches[1].tokens,

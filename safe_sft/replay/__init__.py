@@ -4,7 +4,8 @@ from ..data.batch import ReplayBatch
 from .answers import answer_prompts
 from .cache import TeacherCache, build_teacher_cache, cached_date, download_teacher_cache
 from .joint import HiddenStateTap, joining_is_cheaper
-from .schedule import ReplaySchedule
+from .memory import TeacherMemory
+from .schedule import ReplaySchedule, deal
 from .teacher import CachedTeacher, OnlineTeacher, Teacher, teacher_kind
 
 __all__ = [
@@ -15,9 +16,11 @@ __all__ = [
     "ReplaySchedule",
     "Teacher",
     "TeacherCache",
+    "TeacherMemory",
     "answer_prompts",
     "build_teacher_cache",
     "cached_date",
+    "deal",
     "download_teacher_cache",
     "joining_is_cheaper",
     "teacher_kind",

@@ -1,6 +1,8 @@
-"""Decides which safety row is replayed when, by a pure function, so that nothing is lost on resume."""
+"""Decides which safety row is replayed when, by pure functions, so that nothing is lost on resume."""
 
+import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,47 +14,49 @@ def _order(rows: int, seed: int, epoch: int) -> tuple[int, ...]:
     return tuple(order)
 
 
+@lru_cache(maxsize=8)
+def _offset(seed: int) -> float:
+    return random.Random(f"replay-{seed}").random()
+
+
 @dataclass(frozen=True)
 class ReplaySchedule:
-    """The replayed rows of each (optimizer step, micro-step, rank), and the token count of each step.
+    """The replayed rows of each optimizer step, over all micro-steps and ranks.
 
-    Every row is replayed once before any is replayed twice, in a new order each time round. The rows of a step depend
-    on the step and on the product `rows_per_device · micro_steps · world_size` alone, not on how it is split.
+    They depend on the seed, the step and the number of its task rows alone, not on how the step is split. Steps of
+    equal size replay every row once before any twice, in a new order each time round.
+
+    A step of `n` task rows replays `ratio · n` rows, rounded up or down so that the sum over steps of equal size is
+    never off by a row: for two task rows and a ratio of 0.25, every second step replays one.
 
     Where some rows come from the task, every second slot replays one of these, and the others the rest.
 
     Attributes:
         supervised_tokens: number of supervised tokens of each row.
-        rows_per_device: rows of one micro-step on one rank.
-        micro_steps: `gradient_accumulation_steps`.
-        world_size: number of ranks.
-        seed: seed of the order.
+        ratio: replayed rows for each task row.
+        seed: seed of the order and of the rounding.
         from_task: how many rows, the last ones, come from the task.
     """
 
     supervised_tokens: tuple[int, ...]
-    rows_per_device: int
-    micro_steps: int
-    world_size: int
+    ratio: float
     seed: int
     from_task: int = 0
 
-    def rows(self, step: int, micro_step: int, rank: int) -> list[int]:
-        """Return the indices of the rows that `rank` replays in `micro_step` of optimizer step `step` (all from 0)."""
-        first = ((step * self.micro_steps + micro_step) * self.world_size + rank) * self.rows_per_device
-        return [self._row(slot) for slot in range(first, first + self.rows_per_device)]
+    def rows(self, step: int, task_rows: int) -> list[int]:
+        """Return the indices of the rows that are replayed in optimizer step `step` (from 0) of `task_rows` rows."""
+        share, offset = self.ratio * task_rows, _offset(self.seed)
+        first, end = (math.floor(offset + share * turn) for turn in (step, step + 1))
+        return [self._row(slot) for slot in range(first, end)]
 
-    def tokens(self, step: int, micro_steps: int) -> int:
-        """Count the supervised replayed tokens of a step over all ranks.
+    def token_share(self, step: int, task_rows: int) -> float:
+        """Return the weight of one replayed token in the step's mean over its replayed tokens.
 
-        Args:
-            step: index of the optimizer step.
-            micro_steps: number of micro-steps that it really has: the last step of an epoch can have fewer.
+        Where a step has so few task rows that only some steps replay a row, these count for the others, too: for a
+        row in every fourth step, four times. The term so has its weight on average, whatever the size of a step.
         """
-        per_step = self.micro_steps * self.world_size * self.rows_per_device
-        first = step * per_step
-        count = micro_steps * self.world_size * self.rows_per_device
-        return sum(self.supervised_tokens[self._row(slot)] for slot in range(first, first + count))
+        tokens = sum(self.supervised_tokens[row] for row in self.rows(step, task_rows))
+        return 0.0 if tokens == 0 else 1 / (tokens * min(1.0, self.ratio * task_rows))
 
     def _row(self, slot: int) -> int:
         rows, given = len(self.supervised_tokens), len(self.supervised_tokens) - self.from_task
@@ -64,3 +68,20 @@ class ReplaySchedule:
     def _in_turn(self, slot: int, rows: int) -> int:
         epoch, position = divmod(slot, rows)
         return _order(rows, self.seed, epoch)[position]
+
+
+def deal(rows: Sequence[int], micro_step: int, micro_steps: int, ranks: int) -> list[list[int]]:
+    """Deal the rows of an optimizer step out, as evenly as they go, and return those of one micro-step.
+
+    Args:
+        rows: the rows of the step.
+        micro_step: index of the micro-step, from 0.
+        micro_steps: number of micro-steps of the step.
+        ranks: number of ranks.
+
+    Returns:
+        For each rank, its rows in this micro-step; some ranks may have none.
+    """
+    turns = -(-len(rows) // ranks)
+    first, end = (turns * index // micro_steps * ranks for index in (micro_step, micro_step + 1))
+    return [list(rows[first + rank : end : ranks]) for rank in range(ranks)]

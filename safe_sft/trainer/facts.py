@@ -42,14 +42,13 @@ def run_facts(
         safety_rows = replace(safety_rows, name=card.safety_set or safety_rows.name)
     terms = list(terms)
     replays = any(method.needs_replay for method, _ in terms)
-    share = args.replay_batch_size / (args.replay_batch_size + args.per_device_train_batch_size)
     return RunFacts(
         method=args.safety_method,
         terms=tuple(_term(method, weight, args) for method, weight in terms),
         base_model=base,
         base_revision=getattr(config, "_commit_hash", None) if base else None,
         safety_rows=safety_rows,
-        replay_share=share if replays else None,
+        replay_share=args.replay_ratio / (1 + args.replay_ratio) if replays else None,
         teacher=None if teacher is None else teacher.kind,
         data=card.data,
         recipe=card.recipe,

@@ -85,11 +85,14 @@ class GradientWatch(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Compare the safety terms' gradient with the whole one, which is complete, and clipped."""
-        if self._sums is None:
+        if not self.is_due:
             return
-        safety = self._over_ranks(self._sums)
-        total = [p.grad.float() for p in _watched(kwargs["model"]) if p.grad is not None]
+        parameters = _watched(kwargs["model"])
+        # A rank that replays no row takes part, too.
+        parts = self._sums or [torch.zeros_like(p, dtype=torch.float32) for p in parameters]
+        safety = self._over_ranks(parts)
         self._sums = None
+        total = [p.grad.float() for p in parameters if p.grad is not None]
         if len(total) != len(safety):
             return
         self._share = gradient_share(safety, list(torch._foreach_mul(total, self._unclipped())))
@@ -107,13 +110,14 @@ class GradientWatch(TrainerCallback):
         return max(1.0, (norm + 1e-6) / self._max_norm) if self._max_norm > 0 else 1.0
 
     def logs(self) -> dict[str, float]:
-        """Return the share that was measured since the last call, if any, and the share of steps that were clipped."""
+        """Return the share that was measured since the last call, if any, and how many of the steps were clipped."""
         found = {}
         if self._share is not None:
-            found["safety/share"] = self._share.item()
-            self._shares.append(found["safety/share"])
-            self._share = None
-            self._say_if_starving()
+            share, self._share = self._share.item(), None
+            if share > 0:  # else nothing was replayed in that step, or nothing has moved yet
+                found["safety/share"] = share
+                self._shares.append(share)
+                self._say_if_starving()
         if self._cut:
             found["safety/clipped"] = torch.stack(self._cut).mean().item()
             self._cut = []

@@ -27,16 +27,15 @@ from .gradient_watch import watch_gradients
 from .hub_trainer import HubTrainer
 from .merge_after import merge_with_aligned
 from .method_states import load_method_states, method_states, save_method_states
+from .micro_steps import MICRO_STEP, MicroStep, mark_micro_steps
 from .origin import Origin
 from .safety_set import SafetySet
 from .signals import saving_on_signal
-from .step_states import MicroStep, ReplayedRows, StepStates
+from .step_states import ReplayedRows, StepStates
 from .task_refusals import task_prompts, task_refusals
 from .terms import SafetyTerms
 
 logger = get_logger(__name__)
-
-_MICRO_STEP = "safety_micro_step"
 
 
 class SafeSFTTrainer(HubTrainer):
@@ -133,13 +132,13 @@ class SafeSFTTrainer(HubTrainer):
         """Mark each micro-batch with its place in the optimizer step."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self._terms:
-            for index, batch in enumerate(batches):
-                batch[_MICRO_STEP] = MicroStep(self.state.global_step, index, len(batches))
+            replays = any(method.needs_replay for method in self._methods)
+            mark_micro_steps(batches, self.state.global_step, self.accelerator, count_rows=replays)
         return batches, num_items
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """Take one micro-step, as in `SFTTrainer`; the mark of its place, which is no input of a model, is removed."""
-        self._micro_step = inputs.pop(_MICRO_STEP, None)
+        self._micro_step = inputs.pop(MICRO_STEP, None)
         try:
             return super().training_step(model, inputs, *args, **kwargs)
         finally:
@@ -170,7 +169,7 @@ class SafeSFTTrainer(HubTrainer):
         Returns:
             The loss, or `(loss, outputs)`.
         """
-        micro_step: MicroStep | None = inputs.pop(_MICRO_STEP, None) or self._micro_step
+        micro_step: MicroStep | None = inputs.pop(MICRO_STEP, None) or self._micro_step
         if micro_step is None:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         divisor = self._loss_divisor(num_items_in_batch)

@@ -17,19 +17,11 @@ from ..data.subset import evenly_spread
 from ..methods import SafetyMethod, StepContext, TokenStates
 from ..models.modes import placed, without_dropout
 from ..models.parts import LogitHead, backbone
-from ..replay import HiddenStateTap, OnlineTeacher, ReplayBatch, ReplaySchedule, Teacher, joining_is_cheaper
+from ..replay import HiddenStateTap, OnlineTeacher, ReplayBatch, ReplaySchedule, Teacher, deal, joining_is_cheaper
 from ..replay.dry_run import can_join
 from ..replay.joint import batch_layout
+from .micro_steps import MicroStep
 from .teacher import make_teacher
-
-
-@dataclass(frozen=True)
-class MicroStep:
-    """The place of a batch: micro-step `index` (from 0) of `count`, in optimizer step `step` (from 0)."""
-
-    step: int
-    index: int
-    count: int
 
 
 @dataclass(frozen=True)
@@ -62,7 +54,7 @@ class StepStates:
         methods: the safety methods that use the states.
         rows: the rows that are replayed.
         tokenizer: the model's tokenizer, with a padding token.
-        must_join: whether replayed rows cannot take a forward of their own.
+        must_join: whether replayed rows cannot take a forward of their own, because every rank must run the same ones.
 
     Raises:
         ValueError: when a forward of the model does not show its hidden states; found out before training.
@@ -82,7 +74,7 @@ class StepStates:
         self._rows = [*rows.given, *rows.from_task]
         self._watches_task = any(method.needs_task_states for method in methods)
         self._tap = HiddenStateTap(backbone(model), tokenizer.pad_token_id or 0)
-        self._can_join = True
+        self._in_step, self._can_join = must_join, True
         if _runs_here(model, accelerator):
             with accelerator.autocast():
                 self._can_join = can_join(self._tap, model, must_join=must_join)
@@ -92,12 +84,11 @@ class StepStates:
         self._teacher_head = head.frozen_copy() if head.trained else None
         self.schedule: ReplaySchedule | None = None
         self.teacher: Teacher | None = None
+        self._everyone: list[list[int]] | None = None
         if self._rows:
             self.schedule = ReplaySchedule(
                 tuple(row.supervised_tokens for row in self._rows),
-                rows_per_device=args.replay_batch_size,
-                micro_steps=args.gradient_accumulation_steps,
-                world_size=accelerator.num_processes,
+                ratio=args.replay_ratio,
                 seed=args.seed,
                 from_task=len(rows.from_task),
             )
@@ -112,11 +103,22 @@ class StepStates:
         self._tap.close()
 
     def replay_batch(self, micro_step: MicroStep) -> ReplayBatch | None:
-        """Return the rows to replay, or None when nothing is replayed."""
+        """Return the rows that this rank replays, or None when it replays none.
+
+        Where every rank must run the same forwards, a rank whose turn it is not replays a row without weight.
+        """
+        self._everyone = None
         if self.schedule is None:
             return None
-        rows = self.schedule.rows(micro_step.step, micro_step.index, self._accelerator.process_index)
-        return ReplayBatch.of(self._rows, rows, self._accelerator.device)
+        rows = self.schedule.rows(micro_step.step, micro_step.task_rows)
+        dealt = self._dealt(rows, micro_step)
+        if self._in_step and any(dealt):
+            dealt = self._everyone = [mine or rows[:1] for mine in dealt]
+        mine = dealt[self._accelerator.process_index]
+        return ReplayBatch.of(self._rows, mine, self._accelerator.device) if mine else None
+
+    def _dealt(self, rows: Sequence[int], micro_step: MicroStep) -> list[list[int]]:
+        return deal(rows, micro_step.index, micro_step.count, self._accelerator.num_processes)
 
     @torch.no_grad()
     def aligned_states(self, model: Any, limit: int = 64) -> TokenStates:
@@ -177,12 +179,17 @@ class StepStates:
             num_items: number of supervised task tokens of the optimizer step, as `Trainer` counts them.
             divisor: what `Trainer` will divide the loss by.
         """
-        share = 0.0
-        if self.schedule is not None:
-            tokens = self.schedule.tokens(micro_step.step, micro_step.count)
-            share = self._accelerator.num_processes / max(1, tokens)
         task_share = self._task_share(task, num_items, divisor)
-        return StepContext(micro_step.index == 0, replay, task, share, task_share)
+        return StepContext(micro_step.index == 0, replay, task, self._replay_share(micro_step), task_share)
+
+    def _replay_share(self, micro_step: MicroStep) -> float:
+        """Return the weight of one replayed token in the step's mean; 0 where this rank has no row of the step."""
+        if self.schedule is None:
+            return 0.0
+        rows = self.schedule.rows(micro_step.step, micro_step.task_rows)
+        if not self._dealt(rows, micro_step)[self._accelerator.process_index]:
+            return 0.0
+        return self._accelerator.num_processes * self.schedule.token_share(micro_step.step, micro_step.task_rows)
 
     def _task_share(self, task: TokenStates | None, num_items: Tensor | int | None, divisor: int) -> float | Tensor:
         """Return the weight of one supervised task token in the step's mean, as in TRL's own loss."""
@@ -196,7 +203,7 @@ class StepStates:
 
     def _teacher_hidden(self, model: Any, replay: ReplayBatch) -> Tensor:
         assert self.teacher is not None, "a method that reads the teacher says so in `needs_teacher`"
-        return self.teacher.hidden(model, replay)
+        return self.teacher.replayed(model, replay, self._everyone)
 
     def _states(self, model: Any, hidden: Tensor, targets: Tensor, teacher_hidden: Any) -> TokenStates:
         head = LogitHead.of(model)

@@ -24,6 +24,7 @@ from ..replay import (
     HiddenStateTap,
     OnlineTeacher,
     Teacher,
+    TeacherMemory,
     build_teacher_cache,
     cached_date,
     download_teacher_cache,
@@ -52,7 +53,8 @@ def make_teacher(
             "or alters the base weights. Set `teacher: cached`, or leave it out."
         )
     if teacher_kind(args.teacher, args.teacher_cache, switchable=switchable) == "online":
-        return OnlineTeacher(tap)
+        limit = int(args.teacher_memory * 2**30)
+        return OnlineTeacher(tap, TeacherMemory(rows, limit) if limit else None)
     provenance = teacher_provenance(model, tokenizer, rows, args)
     digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:12]
     remote = RemoteName.parse(args.teacher_cache or "")

@@ -132,6 +132,10 @@ def test_a_value_of_the_wrong_type_is_not_buried_in_the_usage(capsys):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
+        (
+            {"per_device_replay_batch_size": 2},
+            "which is no argument. Write `replay_ratio`: safety rows for each",
+        ),
         ({"learnin_rate": 1}, "the key `learnin_rate`, which is no argument. Did you mean `learning_rate`?"),
         ({"output_dir": None}, "says `output_dir: null`. Give the folder"),
         ({"dataset_name": "missing.jsonl"}, "The data file 'missing.jsonl' does not exist"),

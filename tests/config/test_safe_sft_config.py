@@ -42,13 +42,13 @@ def test_terms(tmp_path, method, weight, expected):
         ({"safety_method": "ema", "ema_decay": None}, "`ema_decay=None` must be a number"),
         ({"safety_method": "ema", "ema_decay": 1}, "from 0 to 1"),
         ({"merge_weight": "0.3"}, "`merge_weight='0.3'` must be a number"),
-        ({"per_device_replay_batch_size": True}, "whole number"),
+        ({"replay_ratio": True}, "must be a number"),
         ({"teacher_divergence": "squared", "teacher_temperature": 2.0}, "no effect on the squared distance of `der`"),
         ({"teacher": "disk"}, "Choose from: cached, online"),
         ({"safety_method": "l2", "importance_space": "lora"}, "Choose from: adapter, weight"),
-        ({"per_device_replay_batch_size": 0}, "whole number of at least 1"),
+        ({"replay_ratio": 0}, "must be a number from 0.001 to 100"),
         ({"safety_method": "l2", "teacher": "online"}, "has no effect with `safety_method='l2'`.*reads it: .*der"),
-        ({"safety_method": "none", "per_device_replay_batch_size": 2}, "has no effect"),
+        ({"safety_method": "none", "replay_ratio": 0.5}, "has no effect"),
         ({"per_device_train_batch_size": 0}, "`per_device_train_batch_size=0` must be a whole number of at least 1"),
         ({"per_device_eval_batch_size": -1}, "`per_device_eval_batch_size=-1` must be a whole number"),
         ({"gradient_accumulation_steps": 0}, "`gradient_accumulation_steps=0` must be a whole number"),
@@ -59,8 +59,11 @@ def test_terms(tmp_path, method, weight, expected):
         ({"learning_rate": -1e-4}, "`learning_rate=-0.0001` must be a finite number"),
         ({"num_train_epochs": -1}, "`num_train_epochs=-1` must be a finite number"),
         ({"num_train_epochs": float("nan")}, "`num_train_epochs=nan` must be a finite number"),
-        ({"per_device_replay_batch_size": 1_000_000_000}, "asks for 1000000000 safety rows.*most is 4096"),
-        ({"per_device_train_batch_size": 1_000_000_000}, "asks for 250000000 safety rows.*Set `per_device_replay"),
+        ({"replay_ratio": 99, "per_device_train_batch_size": 100}, "asks for 9900 safety rows.*most is 4096"),
+        ({"per_device_train_batch_size": 1_000_000_000}, "asks for 250000000 safety rows.*Lower one"),
+        ({"teacher_memory": -1}, "`teacher_memory=-1` must be a number from 0"),
+        ({"safety_method": "er", "teacher_memory": 1.0}, "no effect with `safety_method='er'`.*reads it: .*der"),
+        ({"teacher": "cached", "teacher_memory": 1.0}, "`teacher_memory=1.0` has no effect on a cached teacher"),
         ({"safety_weight": float("inf")}, "must be finite"),
         ({"output_dir": " "}, "`output_dir=' '` is empty"),
         ({"importance_space": "weight"}, "has no effect with `safety_method='der'`.*l2"),
@@ -74,12 +77,6 @@ def test_bad_values_are_refused(tmp_path, fields, message):
 def test_large_batches_are_for_methods_without_replay(tmp_path):
     fields = {"per_device_train_batch_size": 100_000, "num_train_epochs": 0.5, "max_length": None}
     assert make_config(tmp_path, safety_method="l2", **fields).per_device_train_batch_size == 100_000
-
-
-def test_replay_batch_defaults_to_a_quarter(tmp_path):
-    assert make_config(tmp_path, per_device_train_batch_size=16).replay_batch_size == 4
-    assert make_config(tmp_path, per_device_train_batch_size=2).replay_batch_size == 1
-    assert make_config(tmp_path, per_device_replay_batch_size=3).replay_batch_size == 3
 
 
 @pytest.mark.parametrize("value", ["0.25", "0.25+0.5"])

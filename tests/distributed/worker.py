@@ -2,7 +2,8 @@
 
 python -m torch.distributed.run --nproc_per_node 2 -m tests.distributed.worker MODE OUT METHOD…
 
-MODE is ddp, fsdp2, zero2 or zero3; with `-nf4`, the base weights are in 4 bit.
+MODE is ddp, fsdp2, zero2 or zero3; with `-nf4`, the base weights are in 4 bit. METHOD may name a `replay_ratio`, as in
+`der:0.375`.
 
 DeepSpeed is no dependency of the tests. `zero2` and `zero3` are run by hand where it is installed (`pip install
 deepspeed`); with OUT of `ddp` in one process, `compare OUT OUT` then prints the relative difference of each method's
@@ -85,13 +86,13 @@ def in_4_bit() -> dict:
 def run(method: str, ranks: int, **config) -> dict:
     """Two optimizer steps of two micro-steps, with the same rows in each step whatever the number of ranks.
 
-    A name such as `der=auto` gives the weight as well.
+    A name such as `der=auto` gives the weight as well, and one such as `der:0.125` the replay ratio.
     """
     gradient_watch.EVERY, gradient_watch.FIRST = 1, 0
+    method, _, ratio = method.partition(":")
     method, _, follows = method.partition("=")
     methods = method_classes(method)
     weights = follows or [1.0] * sum(m.has_loss for m in methods)
-    replays = any(m.needs_replay for m in methods)
     trainer = make_trainer(
         tempfile.mkdtemp(),
         method,
@@ -100,7 +101,7 @@ def run(method: str, ranks: int, **config) -> dict:
         gradient_accumulation_steps=2,
         per_device_train_batch_size=4 // ranks,
         **({"safety_weight": weights} if weights else {}),
-        **({"per_device_replay_batch_size": 2 // ranks} if replays else {}),
+        **({"replay_ratio": float(ratio)} if ratio else {}),
         **config,
     )
     for parameter in (p for p in trainer.model.parameters() if p.requires_grad):

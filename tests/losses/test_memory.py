@@ -119,7 +119,7 @@ def test_a_training_step_never_holds_the_logits(tmp_path, small_tiles, case):
         per_device_train_batch_size=2 if lwf else 1,
         max_steps=1,
         max_length=None,
-        **config if lwf else {"per_device_replay_batch_size": 4, **config},
+        **config if lwf else {"replay_ratio": 4.0, **config},
     )
     move_off_the_anchor(trainer)
     with allocations() as found:

@@ -5,7 +5,7 @@ import torch
 from trl import SFTTrainer
 
 from safe_sft import SafeSFTTrainer
-from safe_sft.methods.registry import METHODS, method_classes
+from safe_sft.methods.registry import METHODS
 from tests.conftest import (
     assert_same,
     logged,
@@ -16,6 +16,7 @@ from tests.conftest import (
     relative_difference,
     task_rows,
     trained_weights,
+    updates_of_an_epoch,
 )
 
 ALL = sorted(name for name, method in METHODS.items() if method.has_loss)
@@ -39,11 +40,6 @@ def update(trainer) -> dict[str, torch.Tensor]:
     return {name: after - before[name] for name, after in trained_weights(trainer).items()}
 
 
-def replayed(method: str, rows: int) -> dict[str, int]:
-    """The replay batch size, for methods that have one."""
-    return {"per_device_replay_batch_size": rows} if any(m.needs_replay for m in method_classes(method)) else {}
-
-
 @pytest.mark.parametrize("peft", [True, False], ids=["lora", "full"])
 def test_none_is_plain_sft_bit_for_bit(tmp_path, peft):
     ours, theirs = (make_trainer(tmp_path, "none", peft=peft, cls=cls) for cls in (SafeSFTTrainer, SFTTrainer))
@@ -65,52 +61,31 @@ def test_zero_weight_equals_plain_sft(tmp_path, monkeypatch, method, joined, pef
         assert min(logged(ours, "safety/er")) > 0
 
 
-@pytest.mark.parametrize("method", [*ALL, "der+l2", "der++"])
-def test_accumulation_does_not_change_the_update(tmp_path, method):
-    updates = []
-    for batch, steps in ((8, 1), (4, 2), (2, 4)):
-        config = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": steps, "max_steps": 1}
-        config |= replayed(method, batch // 2)
-        trainer = make_trainer(tmp_path, method, safety_weight=[1.0] * len(method_classes(method)), **config)
+@pytest.mark.parametrize("method", [*ALL, "der+l2", "der++", "der+er+lwf"])
+def test_a_step_does_not_depend_on_how_it_is_split(tmp_path, method):
+    """Steps of 16 task rows, and a last one of 8, as batch × accumulation."""
+    whole, terms = updates_of_an_epoch(tmp_path, method, per_device_train_batch_size=16)
+    assert len(whole) == 3
+    for batch, steps in ((4, 4), (2, 8), (1, 16)):
+        split = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": steps}
+        updates, others = updates_of_an_epoch(tmp_path, method, **split)
+        assert len(updates) == 3
+        assert all(relative_difference(ours, theirs) < 1e-5 for ours, theirs in zip(updates, whole, strict=True))
+        assert others == pytest.approx(terms, rel=1e-4, abs=1e-9)
+
+
+@pytest.mark.parametrize("method", REPLAYING)
+def test_steps_that_are_too_small_to_replay_give_the_term_its_weight_on_average(tmp_path, method):
+    """One task row a step, and a quarter of a row to replay: every fourth step replays one, and counts four times."""
+    config = {"per_device_train_batch_size": 1, "learning_rate": 0.0, "safety_weight": 1.0}
+    one = make_trainer(tmp_path, method, max_steps=24, **config)
+    four = make_trainer(tmp_path, method, max_steps=24, **config | {"per_device_train_batch_size": 4})
+    for trainer in (one, four):
         move_off_the_anchor(trainer)
-        updates.append((update(trainer), logged(trainer, "safety_loss")))
-    for other, losses in updates[1:]:
-        assert relative_difference(other, updates[0][0]) < 1e-5
-        assert losses == pytest.approx(updates[0][1], rel=1e-4, abs=1e-9)
-
-
-@pytest.mark.parametrize("method", ALL)
-def test_shorter_last_window_counts_its_own_tokens(tmp_path, method):
-    """Six rows in windows of four: the second optimizer step has one micro-batch, not two."""
-    config = replayed(method, 2)
-    trainer = make_trainer(
-        tmp_path,
-        method,
-        train=task_rows(6),
-        per_device_train_batch_size=2,
-        gradient_accumulation_steps=2,
-        num_train_epochs=1,
-        max_steps=-1,
-        safety_weight=1.0,
-        **config,
-    )
-    whole = make_trainer(
-        tmp_path,
-        method,
-        train=task_rows(6),
-        per_device_train_batch_size=4,
-        num_train_epochs=1,
-        max_steps=-1,
-        safety_weight=1.0,
-        **replayed(method, 4),
-    )
-    trainer.train()
-    whole.train()
-    assert len(logged(trainer, "safety_loss")) == 2
-    first, second = logged(trainer, "safety_loss")
-    assert first == pytest.approx(logged(whole, "safety_loss")[0], rel=1e-4, abs=1e-9)
-    if method == "er":  # a mean over half the tokens is no smaller by that
-        assert second > first / 4
+        trainer.train()
+    terms = logged(one, "safety_loss")
+    assert sum(term > 0 for term in terms) == 6
+    assert sum(terms) / 24 == pytest.approx(sum(logged(four, "safety_loss")) / 24, rel=1e-4)
 
 
 @pytest.mark.parametrize("teacher", ["online", "cached"])

@@ -37,7 +37,7 @@ def train(folder, model, method: str, weight: str, peft: bool, teacher: str):
         teacher=teacher,
         teacher_divergence="squared",
         replay_max_answer_tokens=None,
-        per_device_replay_batch_size=3,
+        replay_ratio=0.75,
         learning_rate=1e-3,
         max_steps=1,
     )

@@ -6,7 +6,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
 from safe_sft import SafeSFTTrainer
 from safe_sft.models.parts import backbone
-from safe_sft.trainer.step_states import MicroStep
+from safe_sft.trainer.micro_steps import MicroStep
 from tests.conftest import make_config, make_model, make_tokenizer, make_trainer, safety_rows, task_rows
 
 _HEADS = {"num_hidden_layers": 2, "num_attention_heads": 2}
@@ -21,7 +21,7 @@ SMALL = {
     "qwen3": _GROUPED,
     "mixtral": {**_GROUPED, "num_local_experts": 2, "experts_implementation": "eager"},
 }
-STEP = MicroStep(0, 0, 1)
+STEP = MicroStep(0, 0, 1, task_rows=4)
 
 
 def small(kind: str):

@@ -120,7 +120,6 @@ def test_it_moves_once_a_step_whatever_the_split(tmp_path, method):
             safety_budget=0.01,
             per_device_train_batch_size=batch,
             gradient_accumulation_steps=steps,
-            per_device_replay_batch_size=batch // 2,
         )
         move_off_the_anchor(trainer)
         trainer.train()

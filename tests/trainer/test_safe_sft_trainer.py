@@ -177,10 +177,10 @@ def test_four_bit_base_weights(tmp_path, saved_model):
 @pytest.mark.parametrize("peft", [True, False], ids=["lora: Gram form", "full: tiles"])
 def test_der_equals_materialised_logits(tmp_path, peft):
     aligned = make_model()
-    config = {"teacher_divergence": "squared", "replay_max_answer_tokens": None, "per_device_replay_batch_size": 3}
+    config = {"teacher_divergence": "squared", "replay_max_answer_tokens": None, "replay_ratio": 0.75}
     trainer = make_trainer(tmp_path, "der", safety_weight=1.0, max_steps=1, peft=peft, **config)
     move_off_the_anchor(trainer)
-    batch = ReplayBatch.of(trainer._tokenized_rows(), trainer._states.schedule.rows(0, 0, 0), torch.device("cpu"))
+    batch = ReplayBatch.of(trainer._tokenized_rows(), trainer._states.schedule.rows(0, 4), torch.device("cpu"))
     distances = []
     with torch.no_grad():
         for row, ids in enumerate(batch.input_ids):
@@ -191,9 +191,9 @@ def test_der_equals_materialised_logits(tmp_path, peft):
 
 
 def test_er_equals_torch_cross_entropy(tmp_path):
-    config = {"replay_max_answer_tokens": None, "per_device_replay_batch_size": 3}
+    config = {"replay_max_answer_tokens": None, "replay_ratio": 0.75}
     trainer = make_trainer(tmp_path, "er", safety_weight=1.0, max_steps=1, **config)
-    batch = ReplayBatch.of(trainer._tokenized_rows(), trainer._states.schedule.rows(0, 0, 0), torch.device("cpu"))
+    batch = ReplayBatch.of(trainer._tokenized_rows(), trainer._states.schedule.rows(0, 4), torch.device("cpu"))
     with torch.no_grad():
         logits = torch.stack([trainer.model(batch.input_ids[k][None]).logits[0, p] for k, p in batch.predictors])
     trainer.train()

@@ -51,14 +51,14 @@ def test_refused_requests_are_every_second_replayed_row(tmp_path, refuses, messa
         "er",
         train=train_rows([*REVIEWS, "how to poison a well", "how to poison a well", "how to cook"]),
         safety_from_task=True,
-        per_device_replay_batch_size=2,
+        replay_ratio=0.5,
     )
     ids = prompt_token_ids(make_tokenizer(), "how to poison a well")
     schedule, rows = trainer._states.schedule, trainer._states._rows
     assert schedule.from_task == 1
     assert len(rows) == len(trainer._tokenized_rows()) + 1
     assert rows[-1].input_ids[: len(ids)] == ids
-    replayed = [schedule.rows(step, 0, 0) for step in range(6)]
+    replayed = [schedule.rows(step, 4) for step in range(6)]
     assert all(second == len(rows) - 1 for _, second in replayed)
     assert sorted(first for first, _ in replayed) == list(range(6))
     assert "refuses 1 of the 22 requests" in messages()
