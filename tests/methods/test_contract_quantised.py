@@ -19,7 +19,7 @@ from tests.conftest import (
     nf4,
     relative_difference,
 )
-from tests.methods.test_contract import ALL, REPLAYING, ZERO_AT_ANCHOR, join, replayed, update
+from tests.methods.test_contract import ALL, REPLAYING, ZERO_AT_ANCHOR, join, update
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_accumulation_does_not_change_the_update(tmp_path, folder, method):
     for batch, steps in ((8, 1), (2, 4)):
         config = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": steps, "max_steps": 1}
         weights = [1.0] * len(method_classes(method))
-        trainer = make(tmp_path, method, folder, safety_weight=weights, **config, **replayed(method, batch // 2))
+        trainer = make(tmp_path, method, folder, safety_weight=weights, **config)
         move_off_the_anchor(trainer)
         results.append((update(trainer), logged(trainer, "safety_loss")))
     (one, one_loss), (four, four_loss) = results

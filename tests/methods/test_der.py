@@ -71,7 +71,7 @@ def test_the_update_is_that_of_materialised_logits(tmp_path, monkeypatch, method
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(before[name])
-    batch = ReplayBatch.of(trainer._tokenized_rows(), trainer._states.schedule.rows(0, 0, 0), torch.device("cpu"))
+    batch = ReplayBatch.of(trainer._tokenized_rows(), trainer._states.schedule.rows(0, 4), torch.device("cpu"))
     losses = []
     for row, ids in enumerate(batch.input_ids):
         positions = [position for k, position in batch.predictors if k == row]
