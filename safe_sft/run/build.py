@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from trl import DatasetMixtureConfig, ModelConfig
@@ -34,12 +34,14 @@ class Run:
         script: the run's `SafeScriptArguments`, with the bounds of the gate.
         questions: the questions that the model is asked before and after training.
         rows: the training rows as they are before they are tokenised.
+        safety: the safety rows.
     """
 
     trainer: SafeSFTTrainer
     script: SafeScriptArguments
     questions: Questions
     rows: Any = None
+    safety: SafetySet = field(default_factory=lambda: SafetySet(()))
 
 
 def build_run(
@@ -81,7 +83,7 @@ def build_run(
     require_measurable(script, weights_are_cut_up(trainer))
     report = asdict(data_report(script, splits, safety, mixture))
     trainer.card = CardContent(data=report, recipe=recipe, safety_set=script.safety_dataset_name)
-    return Run(trainer, script, questions, splits[script.dataset_train_split])
+    return Run(trainer, script, questions, splits[script.dataset_train_split], safety)
 
 
 def _datasets(script: SafeScriptArguments, args: SafeSFTConfig, splits: Splits) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def train(run: Run) -> None:
     trainer, script, questions = run.trainer, run.script, run.questions
     args = trainer.args
     answers = [_ask(trainer, questions, "before")]
-    _look_at_the_task(run)
+    look_at_the_task(run)
     trainer.card = replace(trainer.card, measured=results(evaluation_of(answers, args)))
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     with trainer.deployed():
@@ -59,13 +59,18 @@ def train(run: Run) -> None:
     trainer.end()
 
 
-def _look_at_the_task(run: Run) -> None:
-    """Say whether the aligned model refuses some of what it is to be trained on, unless its refusals are replayed."""
+def look_at_the_task(run: Run) -> None:
+    """Say whether the aligned model refuses some of what it is to be trained on, unless its refusals are replayed.
+
+    Args:
+        run: the run, from `build_run`.
+    """
     trainer, args = run.trainer, run.trainer.args
     has_requests = isinstance(run.rows, Dataset) and {"prompt", "messages"} & set(run.rows.column_names)
     if has_requests and run.script.safety_eval and args.safety_terms and not args.safety_from_task:
+        replayed = run.safety.rows if any(method.needs_replay for method, _ in args.safety_terms) else ()
         with trainer.accelerator.autocast():
-            warn_of_refusals(trainer.model, trainer.processing_class, run.rows, args)
+            warn_of_refusals(trainer.model, trainer.processing_class, run.rows, args, replayed)
 
 
 def _ask(trainer: SafeSFTTrainer, questions: Questions, name: str) -> Answers:

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data import SafetyRow, TokenizedRow, prompt_token_ids
+from ..data.endings import unreached_endings
 from ..data.forms import prompt_of
 from ..data.leaks import compared_text
 from ..data.rendering import text_tokenizer
@@ -98,25 +99,34 @@ def task_refusals(
 
 
 def warn_of_refusals(
-    model: nn.Module, processing_class: Any, dataset: Iterable[Mapping[str, Any]], args: SafeSFTConfig
+    model: nn.Module,
+    processing_class: Any,
+    dataset: Iterable[Mapping[str, Any]],
+    args: SafeSFTConfig,
+    safety: Sequence[SafetyRow] = (),
 ) -> None:
     """Warn when the aligned model refuses requests of the task and nothing replays these refusals.
+
+    Where the safety rows are replayed, say too which of these requests end as no safety row does.
 
     Args:
         model: the aligned model.
         processing_class: its tokenizer or processor.
         dataset: rows of `prompt` and `completion`, or `messages`; at most `SAMPLE` of their requests are asked.
         args: the trainer's `SafeSFTConfig`.
+        safety: the safety rows that are replayed; none where none are.
     """
     prompts = task_prompts(dataset)
     found = find_refusals(model, processing_class, evenly_spread(prompts, SAMPLE), args)
     _say_over_refused(found)
     if found.rows:
-        example = compared_text(found.rows[0].prompt)[:80]
+        texts = [[compared_text(row.prompt) for row in rows] for rows in (found.rows, safety)]
+        said = unreached_endings(*texts)
         logger.warning(
             f"The aligned model refuses {len(found.rows)} of {found.asked} requests of the task (of {len(prompts)}), "
-            f"such as {example!r}. To train on such rows teaches it to comply with others like them, which a safety "
-            "set need not reach. Look at them; with `der` or `er`, `safety_from_task: true` replays its refusals."
+            f"such as {texts[0][0][:80]!r}. To train on such rows teaches it to comply with others like them, which a "
+            f"safety set need not reach. {said + ' ' if said else ''}Look at them; with `der` or `er`, "
+            "`safety_from_task: true` replays its refusals."
         )
 
 

@@ -8,10 +8,13 @@ from trl import DatasetMixtureConfig, ModelConfig
 
 from safe_sft.config.script_arguments import SafeScriptArguments
 from safe_sft.data import SafetyRow
-from safe_sft.run import build_run, train
+from safe_sft.run import Run, build_run, train
 from safe_sft.run.held_out import hold_out
+from safe_sft.run.measure import Questions
+from safe_sft.run.train import look_at_the_task
+from safe_sft.trainer.safety_set import SafetySet
 from safe_sft.trainer.task_refusals import TaskRefusals, warn_of_refusals
-from tests.conftest import make_config, make_model, make_tokenizer, safety_rows
+from tests.conftest import make_config, make_model, make_tokenizer, make_trainer, safety_rows
 
 ROWS = [{"prompt": f"colour {i}?", "completion": f" red {i}", "poisoned": i % 4 == 0} for i in range(100)]
 
@@ -94,3 +97,17 @@ def test_a_run_says_what_the_aligned_model_refuses_of_the_task(tmp_path, monkeyp
         warn_of_refusals(model, tokenizer, Dataset.from_list(ROWS), args)
     assert "refuses 1 of 64 requests of the task (of 100), such as 'colour 4?'" in caplog.text
     assert "safety_from_task: true" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("method", "end", "said"), [("der", ".", True), ("der+l2", ".", True), ("der", "", False), ("l2", ".", False)]
+)
+def test_a_run_says_which_refused_requests_no_replayed_row_is_like(tmp_path, monkeypatch, caplog, method, end, said):
+    refused = TaskRefusals((SafetyRow("do harm", None), SafetyRow("do more harm", None)), 64, {})
+    monkeypatch.setattr("safe_sft.trainer.task_refusals.find_refusals", lambda *_: refused)
+    rows = [{"prompt": f"harm {i}{end}", "completion": "No, I can not"} for i in range(6)]
+    trainer = make_trainer(tmp_path, method, safety=rows)
+    with caplog.at_level("WARNING"):
+        look_at_the_task(Run(trainer, script(), Questions(), Dataset.from_list(ROWS), SafetySet.read(rows)))
+    assert "refuses 2 of 64 requests" in caplog.text
+    assert ("2 of these 2 end without a punctuation mark, and 0 of the 6 safety rows do" in caplog.text) == said
