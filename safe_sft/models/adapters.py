@@ -36,16 +36,26 @@ def base_weight(layer: Any, name: str) -> Tensor:
     Raises:
         ValueError: for a quantisation that PEFT cannot read.
     """
-    from peft.utils.integrations import dequantize_module_weight
-
     try:
-        weight: Tensor = dequantize_module_weight(layer.get_base_layer())
+        weight = _read(layer.get_base_layer())
     except (AttributeError, TypeError) as error:
         raise ValueError(
             f"The weights of layer '{name}' are quantised in a way that cannot be read ({error}), so a penalty cannot "
             "be taken relative to them. Set `penalty_normalization: none`, or load the model in bf16 or 4 bit."
         ) from error
     return weight.detach().T if getattr(layer, "fan_in_fan_out", False) else weight.detach()
+
+
+def _read(module: Any) -> Tensor:
+    from peft.utils.integrations import dequantize_module_weight
+
+    if type(module.weight).__name__ != "Int8Params":
+        return dequantize_module_weight(module)
+    from bitsandbytes.functional import int8_vectorwise_dequant
+
+    # PEFT's way moves the weight, which loses its scales.
+    scales = module.weight.SCB if module.weight.SCB is not None else module.state.SCB
+    return int8_vectorwise_dequant(module.weight.data, scales)
 
 
 def adapter_is_fresh(model: nn.Module) -> bool:

@@ -78,7 +78,7 @@ def test_any_value_of_any_field_of_the_data_makes_arguments_or_names_the_field(n
     try:
         SafeScriptArguments(**{name: from_yaml(value)})
     except ValueError as error:
-        assert name in str(error)
+        assert name in str(error)  # noqa: PT017 (any value may be a good one)
 
 
 @pytest.mark.parametrize("names", [FIELDS, OWN], ids=["all", "own"])
@@ -90,4 +90,4 @@ def test_any_value_of_any_field_makes_a_config_or_names_the_field(tmp_path, name
     try:
         SafeSFTConfig(**given_fields)
     except ValueError as error:
-        assert name in str(error) or (name == "use_cpu" and "bf16" in str(error))
+        assert name in str(error) or (name == "use_cpu" and "bf16" in str(error))  # noqa: PT017
