@@ -123,7 +123,7 @@ def test_quantised_weights_are_read(tmp_path, bits):
     whole = get_peft_model(make_model(), lora())
     dense = sum(base_weight(layer, name).square().sum().item() for name, layer in active_lora_layers(whole))
     (method,) = trainer._methods
-    assert method.state_dict()["penalty_unit"].item() == pytest.approx(dense / 2, rel={4: 0.05, 8: 0.01}[bits])
+    assert method.state_dict()["penalty_unit"].item() == pytest.approx(dense / 2, rel={4: 0.12, 8: 0.01}[bits])
     trainer.train()  # reading has not broken them
 
 
