@@ -64,9 +64,10 @@ def step_work(model: Any, args: SafeSFTConfig, task: Batch, replay: Batch, compu
     tokens = sum(batch.rows * batch.tokens for batch in (task, replay))
     attention = forward - 2 * weights * tokens
     backward = 2 * (weights + trained) * tokens + 2 * attention
-    methods = [method for method, _ in args.safety_terms]
-    teacher = _layers_forward(model, weights, replace(replay, rows=computed))
-    teacher += _layers_forward(model, weights, task) if any(m.needs_task_states for m in methods) else 0.0
+    distilled = task.rows if any(method.needs_task_states for method, _ in args.safety_terms) else 0
+    aligned = weights - _adapter_elements(model)
+    teacher = _layers_forward(model, aligned, replace(replay, rows=computed))
+    teacher += _layers_forward(model, aligned, replace(task, rows=distilled))
     recomputed = forward if args.gradient_checkpointing else 0.0
     head = _head_work(model, args, task, replay)
     return Work(forward=forward, backward=backward, recomputed=recomputed, teacher=teacher, head=head)
@@ -86,6 +87,12 @@ def linear_elements(model: Any) -> tuple[float, float]:
             total += parameter.numel() * share
             trained += parameter.numel() * share * parameter.requires_grad
     return total, trained
+
+
+def _adapter_elements(model: Any) -> int:
+    """Count the weight elements of the adapter, which the aligned model runs without."""
+    factors = (module for name, module in model.named_modules() if isinstance(module, nn.Linear) and "lora_" in name)
+    return sum(module.weight.numel() for module in factors)
 
 
 def _active_experts(model: Any) -> int:

@@ -10,6 +10,8 @@ from safe_sft.planning.compute import Batch, linear_elements, step_work
 from safe_sft.planning.configs import model_config
 from safe_sft.planning.gpus import GIB, GPUS, OVERHEAD_BYTES, find_gpu, find_gpus, memory_of
 from safe_sft.planning.model import plan_model
+from safe_sft.planning.schedule import Schedule
+from safe_sft.planning.teacher import computed_rows
 
 from ..conftest import lora, make_config
 
@@ -24,7 +26,7 @@ def runnable(adapter):
 
 
 def test_full_tuning_by_hand(tmp_path):
-    work = step_work(runnable(None), make_config(tmp_path, safety_method="none"), Batch(3, 10, 4), NO_REPLAY, False)
+    work = step_work(runnable(None), make_config(tmp_path, safety_method="none"), Batch(3, 10, 4), NO_REPLAY, 0)
     attention = 2 * 10**2 * 2 * 4  # T² · heads · head width, queries with keys and weights with values, half of each
     assert work.forward == 3 * (2 * LINEAR * 10 + attention)
     assert work.backward == 2 * work.forward
@@ -39,22 +41,42 @@ def test_frozen_weights_spare_a_third(tmp_path):
     factors = 4 * (8 + 8) + 3 * (8 + 6)
     assert (total, trained) == (LINEAR + factors, factors)
     args = make_config(tmp_path, safety_method="none", gradient_checkpointing=True)
-    work = step_work(model, args, Batch(1, 10, 5), NO_REPLAY, True)
+    work = step_work(model, args, Batch(1, 10, 5), NO_REPLAY, 0)
     attention = 2 * 10**2 * 2 * 4
     assert work.backward == 2 * (total + trained) * 10 + 2 * attention
     assert work.recomputed == work.forward
     assert work.head == 2 * (11 * 8) * 3 * 5
 
 
-def test_an_online_teacher_is_a_forward_of_the_replayed_rows(tmp_path):
-    model, task, replay = runnable(lora()), Batch(4, 10, 5), Batch(1, 6, 3)
-    plain = step_work(model, make_config(tmp_path, safety_method="none"), replay, NO_REPLAY, True)
-    online = step_work(model, make_config(tmp_path, safety_method="der"), task, replay, True)
-    cached = step_work(model, make_config(tmp_path, safety_method="der", teacher="cached"), task, replay, True)
-    assert online.teacher == plain.forward
-    assert cached.teacher == 0
-    lwf = step_work(model, make_config(tmp_path, safety_method="lwf"), replay, NO_REPLAY, True)
-    assert lwf.teacher == plain.forward
+def test_a_teacher_is_a_forward_of_what_it_has_not_computed_yet(tmp_path):
+    model, task, replay = runnable(lora()), Batch(8, 10, 5), Batch(2, 6, 3)
+    row = step_work(runnable(None), make_config(tmp_path, safety_method="none"), Batch(1, 6, 3), NO_REPLAY, 0)
+    der = [step_work(model, make_config(tmp_path, safety_method="der"), task, replay, rows) for rows in (0, 0.5, 2)]
+    assert [work.teacher for work in der] == [0, 0.5 * row.forward, 2 * row.forward]
+    lwf = step_work(model, make_config(tmp_path, safety_method="lwf"), Batch(1, 6, 3), NO_REPLAY, 0)
+    assert lwf.teacher == row.forward
+
+
+@pytest.mark.parametrize(
+    ("settings", "devices", "steps", "rows", "expected"),
+    [
+        ({}, 1, 10, 8, 8 / 10),  # 20 rows are replayed: each of 8 is run once
+        ({}, 1, 10, 100, 2),  # none comes twice
+        ({}, 2, 10, 100, 2 * 20 / 40),  # of the 20 rows, each device replays a half
+        ({}, 2, 10, 10, 7.5 / 10),  # two passes: a device misses each row with a probability of a quarter
+        ({"teacher_memory": 4 * 3 * 100 / 2**30}, 1, 10, 8, 4 / 10 + 2 / 2),  # half of the rows fit
+        ({"teacher_memory": 0}, 1, 10, 8, 2),
+        ({}, 1, None, 8, 2),
+        ({}, 1, 10, None, 2),
+        ({"teacher": "cached"}, 1, 10, 8, 0),
+        ({"safety_method": "er"}, 1, 10, 8, 0),
+    ],
+)
+def test_rows_that_the_aligned_model_runs_in_a_step(tmp_path, settings, devices, steps, rows, expected):
+    args = make_config(tmp_path, **settings)
+    schedule = Schedule(8 * devices, 2, 80, 12, steps, devices)
+    found = computed_rows(args, schedule, Rows(rows, 6, 6, 3), state_bytes=100, fresh=True)
+    assert found == pytest.approx(expected)
 
 
 def plan_of(folder, task=None, devices=1, **settings):

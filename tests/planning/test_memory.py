@@ -16,6 +16,7 @@ from ..conftest import lora, make_config, make_model, make_tokenizer, make_train
 
 #: Wide enough that some parameters are above the 4096 elements from which on 8-bit states are used.
 WIDE = {"hidden_size": 72, "intermediate_size": 100}
+REMEMBERED = "remembered states of the aligned model, at most"
 
 
 def state_bytes(optimizer) -> int:
@@ -86,6 +87,21 @@ def test_teacher_cache_is_as_large_as_the_real_one(tmp_path):
     assert items["Gram matrix of the head (der)"].size == 4 * 32 * 32
 
 
+@pytest.mark.parametrize("limit", [2.0, 4e-6])
+def test_a_memory_is_as_large_as_the_real_one(tmp_path, limit):
+    tokenizer, rows = make_tokenizer(), safety_rows()
+    trainer = make_trainer(tmp_path, "der", safety=rows, replay_ratio=3.0, max_steps=1, teacher_memory=limit)
+    trainer.train()
+    plan = plan_model(make_model().config, torch.float32, None, lora())
+    safety = count_safety_rows(rows, tokenizer, 1024, 128, trainer.args.replayed_tokens)
+    items = {item.name: item for item in safety_items(plan, trainer.args, True, 32 * 4, safety)}
+    assert items[REMEMBERED].where == "cpu"
+    if limit == 2.0:
+        assert (items[REMEMBERED].size, items[REMEMBERED].basis) == (trainer.teacher.memory.size, "exact")
+    else:
+        assert 0 < trainer.teacher.memory.size <= items[REMEMBERED].size == int(limit * 2**30)
+
+
 @pytest.mark.parametrize(
     ("method", "settings", "names"),
     [
@@ -96,8 +112,9 @@ def test_teacher_cache_is_as_large_as_the_real_one(tmp_path):
         ("ewc", {}, {"importance", "importance file, without its header"}),
         ("ema", {}, {"average of the weights (ema)"}),
         ("lwf", {}, set()),
-        ("der", {}, set()),
-        ("der", {"teacher_divergence": "squared"}, {"Gram matrix of the head (der)"}),
+        ("der", {"teacher_memory": 0}, set()),
+        ("der", {}, {REMEMBERED}),
+        ("der", {"teacher_divergence": "squared"}, {"Gram matrix of the head (der)", REMEMBERED}),
     ],
 )
 def test_what_a_method_keeps(tmp_path, method, settings, names):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from safe_sft.planning.memory import has_cached_teacher
+from safe_sft.planning.teacher import has_cached_teacher
 from safe_sft.replay import teacher_kind
 from tests.conftest import make_trainer
 
