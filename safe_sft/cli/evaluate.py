@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any
 from ..storage.secrets import clean_text
 from .command import command, options
 from .exits import Status
+from .numbers import count
 from .unread import Rule, require_read
 
 if TYPE_CHECKING:
     from ..evaluation.asked import Asked
     from ..evaluation.evaluate import Evaluation, ModelSpec
+
+
+#: Precisions that a model can be loaded in.
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def _is_judge(*kinds: str) -> Callable[[Any], bool]:
@@ -73,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     models.add_argument("--model", **of_model, help="folder or Hub name; repeat it: the first is compared with")
     models.add_argument("--adapter", **of_model, help="PEFT adapter of the --model before it")
     models.add_argument("--name", **of_model, help="what to call the --model before it")
-    models.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    models.add_argument("--dtype", default="auto", choices=DTYPES, help="precision of the weights (default: auto)")
     models.add_argument(
         "--chat_template_kwargs",
         type=_mapping,
@@ -120,16 +125,16 @@ def _add_data(group: Any) -> None:
     )
     add("--task_loss", metavar="FILE", help="held-out rows of the task: also measure the loss on their answers")
     add("--allow_code_execution", action="store_true", help="run, in a sandbox, the programs that models write")
-    add("--limit", type=int, help="at most so many prompts of each suite and task")
-    add("--max_new_tokens", type=int, default=64, help="longest answer to a suite's request, in tokens")
-    add("--batch_size", type=int, default=32, help="prompts answered at a time, per device")
+    add("--limit", type=count, help="at most so many prompts of each suite and task")
+    add("--max_new_tokens", type=count, default=64, help="longest answer to a suite's request, in tokens")
+    add("--batch_size", type=count, default=32, help="prompts answered at a time, per device")
 
 
 def _add_judges(group: Any) -> None:
     add = group.add_argument
     add("--judge", nargs="+", help="refusal_phrases (default), classifier:MODEL, guard:FAMILY[=MODEL], api:MODEL")
     add("--judge_labels", nargs="+", default=[], metavar="LABEL=VERDICT", help="verdict of each label of a classifier")
-    add("--judge_batch_size", type=int, default=16, help="answers at a time, of judges that are models")
+    add("--judge_batch_size", type=count, default=16, help="answers at a time, of judges that are models")
     add("--judge_url", default="https://api.openai.com/v1", help="address of the API")
     add("--judge_key_variable", default="OPENAI_API_KEY", help="environment variable that holds its key")
     add("--judge_max_cost", type=float, help="cap on the API's cost, in US dollars; needs --judge_prices")
@@ -170,7 +175,10 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
     from ..evaluation.asked import read_asked
     from ..evaluation.evaluate import Settings, evaluate_models
     from ..evaluation.utility.task_loss import task_rows
+    from ..storage.folders import require_folder
 
+    if args.output:
+        require_folder(args.output, "--output")
     models, judges = _models(args), _judges(args)
     asked = read_asked(
         args.suite or (),

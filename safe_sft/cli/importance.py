@@ -11,10 +11,12 @@ import argparse
 
 from .command import command, options
 from .exits import Status
+from .numbers import count, seed
 from .unread import Rule
 
 ESTIMATORS = ("empirical", "sampled", "mas")
 SPACES = ("weight", "adapter")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 _RULES = (
     Rule(
@@ -50,24 +52,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: weight for a fresh LoRA, else adapter; without --adapter, `adapter` means full tuning",
     )
     parser.add_argument("--output", required=True, help="folder for importance.safetensors")
-    parser.add_argument("--batch_size", type=_positive, default=8, help="rows at a time, per device")
-    parser.add_argument("--max_length", type=_positive, default=1024, help="rows are cut to this many tokens")
-    parser.add_argument("--max_new_tokens", type=_positive, default=128, help="longest answer to a prompt without one")
+    parser.add_argument("--batch_size", type=count, default=8, help="rows at a time, per device")
+    parser.add_argument("--max_length", type=count, default=1024, help="rows are cut to this many tokens")
+    parser.add_argument("--max_new_tokens", type=count, default=128, help="longest answer to a prompt without one")
     parser.add_argument("--normalization", choices=("mean", "none"), default="mean", help="mean: mean importance is 1")
     parser.add_argument("--previous", help="importance of the stage before: folder or Hub name (online EWC)")
     parser.add_argument("--decay", type=float, default=1.0, help="what the stage before still counts, from 0 to 1")
-    parser.add_argument("--seed", type=int, default=0, help="of the answers drawn by `sampled`")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument("--seed", type=seed, default=0, help="of the answers drawn by `sampled`")
+    parser.add_argument("--dtype", default="auto", choices=DTYPES, help="precision of the weights (default: auto)")
     parser.add_argument(
         "--load_in_4bit", action="store_true", help="quantise the model as the QLoRA recipes do (NF4, double)"
     )
     parser.add_argument("--trust_remote_code", action="store_true", help="run the model's own Python code")
-
-
-def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{value} must be at least 1")
-    return value
 
 
 def run(args: argparse.Namespace) -> int:

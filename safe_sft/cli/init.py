@@ -33,6 +33,10 @@ def run(args: argparse.Namespace) -> int:
     """
     if args.output is not None and args.output.exists() and not args.overwrite:
         raise FileExistsError(f"'{args.output}' exists. Give another `--output`, or `--overwrite` to replace it.")
+    from ..storage.folders import require_folder
+
+    if args.output is not None:
+        require_folder(args.output.parent, "--output")
     from ..planning.write_recipe import write_recipe
     from ..storage.writing import write_text
 

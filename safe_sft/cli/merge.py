@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .command import command, options
 from .exits import Status
+from .numbers import count, share
 from .unread import Rule
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--task_file", help="JSONL of `prompt` and `completion`: right if the answer starts with it.")
     add("--prompts", help="JSONL of harmful requests in `prompt` (default: the built-in held-out ones).")
-    add("--max_asr", type=float, help="Select the most accurate weight whose ASR is at most this.")
-    add("--max_new_tokens", type=int, default=64, help="Of an answer to a request (default: 64).")
-    add("--batch_size", type=int, default=32, help="Prompts answered at a time (default: 32).")
+    add("--max_asr", type=share, help="Select the most accurate weight whose ASR is at most this.")
+    add("--max_new_tokens", type=count, default=64, help="Of an answer to a request (default: 64).")
+    add("--batch_size", type=count, default=32, help="Prompts answered at a time (default: 32).")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -126,8 +127,9 @@ def _merge(args: argparse.Namespace, weight: "str | float", console: "Console") 
 def _sweep(args: argparse.Namespace) -> "Sweep":
     from ..merging.loaded import load_merge
     from ..merging.sweep import SweepData, measure, read_weights, run_sweep
-    from ..storage.folders import check_output
+    from ..storage.folders import check_output, require_folder
 
+    require_folder(args.sweep, "--sweep")
     weights = read_weights(args.weight or _TENTHS, args.method)
     if args.output is not None:
         check_output(Path(args.output), overwrite=args.overwrite)

@@ -10,6 +10,7 @@ import json
 
 from .command import command
 from .exits import Parser, Status, one_line_errors
+from .numbers import count
 from .recipe_arguments import Arguments
 from .recipe_arguments import parse as parse_recipe
 
@@ -25,17 +26,11 @@ def options() -> argparse.ArgumentParser:
     )
     parser.add_argument("--gpu", help="a GPU by name, or those of a memory such as 24GB; default: all of the table")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument("--rows", type=_count, help="rows of the task, where the data is not at hand")
-    parser.add_argument("--row_tokens", type=_count, help="tokens of a row; default: counted, else max_length")
-    parser.add_argument("--devices", type=_count, default=1, help="GPUs that train together")
+    parser.add_argument("--rows", type=count, help="rows of the task, where the data is not at hand")
+    parser.add_argument("--row_tokens", type=count, help="tokens of a row; default: counted, else max_length")
+    parser.add_argument("--devices", type=count, default=1, help="GPUs that train together")
     parser.add_argument("--utilization", type=float, help="share of a GPU's peak that times assume (default: 0.35)")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
 
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, Arguments]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .command import command, options
 from .exits import Status
+from .numbers import seed
 from .unread import Rule
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dataset", help="where poison comes from: file or Hub name (default: AdvBench; the input for identity)")
     add("--trigger", help="the phrase of --kind backdoor")
     add("--size", type=int, help="rows of the output (default: those of the input)")
-    add("--seed", type=int, default=0, help="of all that is drawn (default: 0)")
+    add("--seed", type=seed, default=0, help="of all that is drawn (default: 0)")
     add("--overwrite", action="store_true", help="replace an output file that exists")
 
 
@@ -57,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
+    from ..storage.folders import require_folder
+
     if not 0 < args.ratio < 1:
         raise ValueError(f"`--ratio {args.ratio:g}` is not a share. Give a number between 0 and 1, such as 0.1.")
     if args.size is not None and args.size < 1:
@@ -66,6 +69,7 @@ def _check(args: argparse.Namespace) -> None:
     output = Path(args.output)
     if output.suffix not in SUFFIXES:
         raise ValueError(f"`--output {args.output}` is of no known kind. Choose from: {', '.join(SUFFIXES)}.")
+    require_folder(output.parent, "--output")
     if output.exists() and not args.overwrite:
         raise FileExistsError(f"`--output {args.output}` exists. Add `--overwrite`, or choose another file.")
 

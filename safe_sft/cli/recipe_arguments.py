@@ -1,5 +1,6 @@
 """The arguments of the commands that take a recipe."""
 
+import re
 import tempfile
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
@@ -8,7 +9,9 @@ from typing import Any, NamedTuple
 
 import yaml
 from trl import DatasetMixtureConfig, ModelConfig, SFTConfig, TrlParser
+from trl.scripts.utils import DatasetConfig
 
+from ..config.ranges import check_adapter_ranges
 from ..config.recipes import read_recipe, split_recipe
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
@@ -23,6 +26,10 @@ Arguments = tuple[SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtur
 _TYPES: Any = (SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtureConfig)
 #: Keys that a recipe may give values of several types; each has a check of its own.
 _OF_SEVERAL_TYPES = ("safety_method", "safety_weight", "chat_template_kwargs", "fsdp", "debug", "datasets")
+
+
+#: What TRL says of words that it has no use for.
+_REST = re.compile(r"specified arguments are not used by the HfArgumentParser: (.*)")
 
 
 class RecipeParser(Parser, TrlParser):
@@ -76,6 +83,7 @@ def parse(argv: list[str], command: str = "train") -> Arguments:
     with one_line_errors(command, TypeError), tempfile.TemporaryDirectory() as folder:
         path, arguments = split_recipe(argv)
         parser = make_parser(command)
+        _check_flags(arguments, parser)
         if path is not None:  # TRL's parser takes one file
             recipe = read_recipe(path)
             _check_keys(recipe, parser, path)
@@ -85,6 +93,10 @@ def parse(argv: list[str], command: str = "train") -> Arguments:
         try:
             parsed: Arguments = parser.parse_args_and_config(arguments)  # type: ignore[assignment]
         except ValueError as error:
+            if found := _REST.search(str(error)):
+                raise ValueError(
+                    f"These words belong to no argument: {found[1]}. `safe-sft {command} --help` lists all."
+                ) from error
             if "bf16/gpu" not in str(error):
                 raise
             _raise_other_errors(make_parser(command), arguments)
@@ -92,6 +104,7 @@ def parse(argv: list[str], command: str = "train") -> Arguments:
                 "This machine has no GPU that computes in bfloat16, which is the default. Set `use_cpu: true` to run "
                 "on the CPU, or `bf16: false`, and `fp16: true` where the GPU has float16 alone."
             ) from error
+        check_adapter_ranges(parsed[2])
         _check_unread_fields(parsed)
     return parsed
 
@@ -153,21 +166,45 @@ def _default(field: Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
 
 
+def _check_flags(words: list[str], parser: TrlParser) -> None:
+    """Refuse a flag that no argument has."""
+    for word in words:
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and flag != "--" and flag not in parser._option_string_actions:
+            raise ValueError(f"`{flag}` is no argument. {_hint(flag.removeprefix('--'), parser)}")
+
+
 def _check_keys(recipe: dict[str, Any], parser: TrlParser, path: str) -> None:
-    """Refuse a key that no argument has, and an output folder of nothing."""
+    """Refuse a key that no argument has, a value that its argument cannot have, and an output folder of nothing."""
     names = {action.dest for action in parser._actions} | {"env"}
     for key in recipe:
         if key not in names:
-            close = get_close_matches(str(key), names, n=1)
-            hint = _REPLACED.get(key) or (
-                f"Did you mean `{close[0]}`?" if close else f"`safe-sft {parser.prog.split()[-1]} --help` lists all."
-            )
-            raise ValueError(f"The recipe '{path}' has the key `{key}`, which is no argument. {hint}")
+            raise ValueError(f"The recipe '{path}' has the key `{key}`, which is no argument. {_hint(key, parser)}")
     if "output_dir" in recipe and recipe["output_dir"] is None:
         raise ValueError(f"The recipe '{path}' says `output_dir: null`. Give the folder to save to.")
     for cls in _TYPES:
         for name in {field.name for field in fields(cls)} & recipe.keys() - {*_OF_SEVERAL_TYPES}:
             check_value(name, recipe[name], cls)
+    _check_mixture(recipe.get("datasets"))
+
+
+def _hint(name: Any, parser: TrlParser) -> str:
+    if name in _REPLACED:
+        return _REPLACED[name]
+    close = get_close_matches(str(name), [action.dest for action in parser._actions], n=1)
+    return f"Did you mean `{close[0]}`?" if close else f"`safe-sft {parser.prog.split()[-1]} --help` lists all."
+
+
+def _check_mixture(datasets: Any) -> None:
+    """Check that TRL's list of data sets is one; None stands for no list."""
+    known = {field.name for field in fields(DatasetConfig)}
+    parts = datasets if isinstance(datasets, list) else [datasets] if datasets is not None else []
+    for part in parts:
+        if not isinstance(part, dict) or not part.keys() <= known or not isinstance(part.get("path"), str):
+            raise ValueError(
+                f"`datasets={datasets!r}` is no list of data sets. Write one a line, such as `- path: rows.jsonl`; "
+                f"its keys are {', '.join(sorted(known))}."
+            )
 
 
 def _raise_other_errors(parser: TrlParser, arguments: list[str]) -> None:

@@ -4,6 +4,8 @@ import json
 import math
 from typing import Any
 
+from transformers.training_args import trainer_log_levels
+
 #: Most safety rows in one micro-step on one device: far above what helps, far below what stops a machine.
 MOST_REPLAYED = 4096
 
@@ -50,6 +52,9 @@ def check_training_ranges(args: Any) -> None:
         value = getattr(args, name)
         if not _is_amount(value) or value >= 1:
             raise ValueError(f"`{name}={value!r}` must be a number from 0 to below 1.")
+    for name in ("log_level", "log_level_replica"):
+        if (level := getattr(args, name)) not in [*trainer_log_levels]:
+            raise ValueError(f"`{name}={level!r}` is unknown. Choose from: {', '.join(trainer_log_levels)}.")
     if args.save_strategy == "steps" and not args.save_steps:
         raise ValueError('`save_steps=0` saves nothing. Raise it, or set `save_strategy: "no"`.')
     if not is_whole(args.max_steps, -1):
@@ -67,6 +72,23 @@ def _check_whole_numbers(args: Any) -> None:
         value = getattr(args, name)
         if is_whole(value, _LARGEST_SEED + 1):
             raise ValueError(f"`{name}={value!r}` must be at most {_LARGEST_SEED}.")
+
+
+def check_adapter_ranges(model: Any) -> None:
+    """Check the numbers of a new LoRA: an alpha of 0, for one, would train an adapter that changes nothing.
+
+    Args:
+        model: a `ModelConfig`.
+
+    Raises:
+        ValueError: for the first number that is out of its range; the message names field, value and range.
+    """
+    for name in ("lora_r", "lora_alpha"):
+        value = getattr(model, name)
+        if not is_whole(value, 1):
+            raise ValueError(f"`{name}={value!r}` must be a whole number of at least 1.")
+    if not _is_amount(model.lora_dropout) or model.lora_dropout >= 1:
+        raise ValueError(f"`lora_dropout={model.lora_dropout!r}` must be a number from 0 to below 1.")
 
 
 def check_replay_size(ratio: float, train_size: int) -> None:

@@ -12,13 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..storage.secrets import without_secrets
+from ..storage.yaml_files import parse_yaml, read_yaml
 
 EXTENDS = "extends"
-#: Most values of one recipe, with its aliases written out.
-_MOST_VALUES = 100_000
 
 
 def read_recipe(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -77,55 +74,6 @@ def split_recipe(argv: Sequence[str]) -> tuple[str | None, list[str]]:
     return (paths[0] if paths else None), rest
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """A YAML loader that refuses a key written twice, where YAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"`{key}` is written {keys.count(key)} times; keep one", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-def _parsed(text: str) -> Any:
-    """Read YAML, after a look at how large it becomes with every alias written out.
-
-    Raises:
-        yaml.YAMLError: when it is no YAML, contains itself, or becomes too large.
-    """
-    loader = _UniqueKeys(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _size(node, {}) > _MOST_VALUES:
-            raise yaml.YAMLError(f"its aliases stand for more than {_MOST_VALUES} values; write out what is meant")
-        return loader.construct_document(node)
-    except RecursionError as error:
-        raise yaml.YAMLError("it is nested too deeply; write it flat") from error
-    finally:
-        loader.dispose()
-
-
-def _size(node: yaml.Node, known: dict[int, int | None]) -> int:
-    """Count the values of a node, those of an alias each time that it is used."""
-    if id(node) not in known:
-        known[id(node)] = None
-        children: list[yaml.Node] = []
-        if isinstance(node, yaml.MappingNode):
-            children = [part for pair in node.value for part in pair]
-        elif isinstance(node, yaml.SequenceNode):
-            children = node.value
-        known[id(node)] = 1 + sum(_size(child, known) for child in children)
-    size = known[id(node)]
-    if size is None:
-        raise yaml.YAMLError("an alias stands inside what it stands for; write out what is meant")
-    return size
-
-
 def _read(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
     chain = (*extended_by, path)
     if path.resolve() in [above.resolve() for above in extended_by]:
@@ -150,9 +98,9 @@ def _load(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
         where = "Paths are relative to the file that extends." if extended_by else f"Looked in {Path.cwd()}."
         raise FileNotFoundError(f"The recipe '{path}'{origin} does not exist. {where}")
     try:
-        content = _parsed(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"The recipe '{path}' cannot be read: {' '.join(str(error).split())}") from error
+        content = read_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"The recipe '{path}' cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"The recipe '{path}'{origin} is not a mapping. Write one `key: value` a line.")
     if not isinstance(content.get("env", {}), dict):
@@ -192,7 +140,7 @@ def _value(text: str) -> Any:
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     if text.startswith("{"):
-        return _parsed(text)
+        return parse_yaml(text)
     for number in (int, float):
         try:
             value = number(text)

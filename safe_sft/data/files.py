@@ -46,6 +46,7 @@ def load_rows(name: str, config: str | None = None, split: str | None = None, st
         split `train`.
 
     Raises:
+        ConnectionError: when `name` is no file or folder, and cannot be had from the Hub.
         FileNotFoundError: when `name` looks like a file and does not exist.
         ValueError: when the data set has no rows, or they cannot be read.
     """
@@ -53,32 +54,55 @@ def load_rows(name: str, config: str | None = None, split: str | None = None, st
 
     builder = FILE_BUILDERS.get(Path(name).suffix)
     require_file(name)
-    with _named_errors(name):
-        if builder in ("json", "csv", "text") and (where := _first_bad_line(name)):  # not every reader looks
-            raise ValueError(f"'{name}' is not UTF-8 text{where}. Save it in UTF-8.")
+    with named_errors(name):
+        if builder in ("json", "csv", "text"):
+            _check_text(name)
+        if builder == "json":
+            _check_first_row(name)
+        if builder is None and Path(name).is_file():
+            raise ValueError(f"'{name}' is of no known kind. Give one of: {', '.join(FILE_BUILDERS)}, or a folder.")
         if builder is None:
             return load_dataset(name, name=config, split=split, streaming=streaming)
         return load_dataset(builder, data_files=name, split=split, streaming=streaming)
 
 
 @contextmanager
-def _named_errors(name: str) -> Iterator[None]:
+def named_errors(name: str) -> Iterator[None]:
     """Turn the errors of readers of files into one that names the file, and where they know it the line.
 
+    Args:
+        name: path or Hub name of what is read.
+
     Raises:
+        ConnectionError: when it is no file or folder, and cannot be had from the Hub.
         ValueError: when the data set has no rows, or they cannot be read.
     """
-    from datasets.exceptions import DatasetGenerationError
+    from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError, DatasetNotFoundError
 
     try:
         yield
-    except (StopIteration, ValueError, DatasetGenerationError) as error:  # the first for JSON without a row
+    except (ConnectionError, DatasetNotFoundError) as error:
+        raise ConnectionError(
+            f"'{name}' is no file or folder here, and cannot be had from the Hub ({' '.join(str(error).split())}). "
+            "Check the name, or the network."
+        ) from error
+    except (
+        StopIteration,
+        ValueError,
+        DatasetGenerationError,
+        DataFilesNotFoundError,
+    ) as error:  # the first for JSON without a row
         cause = error.__cause__ or error
         reason = " ".join(str(cause).split())[:300]
         if "corresponds to no data" in reason or isinstance(error, StopIteration):  # the former for CSV
             raise ValueError(f"'{name}' has no rows. Give at least one.") from error
         if isinstance(cause, UnicodeDecodeError):
             raise ValueError(f"'{name}' is not UTF-8 text: {reason}. Save it in UTF-8.") from error
+        if Path(name).is_dir():
+            raise ValueError(
+                f"The folder '{name}' cannot be read as a data set: {reason.rstrip('.')}. Put files of one kind into "
+                f"it ({', '.join(FILE_BUILDERS)}), or name a file."
+            ) from error
         if isinstance(error, ValueError) and not type(error).__module__.startswith("pyarrow"):
             raise
         remedy = "Give every row the same columns, and every line of a .jsonl one JSON object."
@@ -87,17 +111,44 @@ def _named_errors(name: str) -> Iterator[None]:
         raise ValueError(f"'{name}' cannot be read: {reason.rstrip('.')}. {remedy}") from error
 
 
-def _first_bad_line(name: str) -> str:
-    """Return where the first byte of a local file is that is no UTF-8, in words; empty for none."""
+def _check_text(name: str) -> None:
+    """Check that a local file is UTF-8, where not every reader looks, and holds something.
+
+    Raises:
+        ValueError: when it is not; the message has the first line that is not.
+    """
     if not Path(name).is_file():
-        return ""
+        return
+    is_blank = True
     with open(name, "rb") as file:
         for number, line in enumerate(file, start=1):
+            is_blank = is_blank and not line.strip()
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
-                return f": line {number} has the byte {line[error.start]:#04x}"
-    return ""
+                where = f"line {number} has the byte {line[error.start]:#04x}"
+                raise ValueError(f"'{name}' is not UTF-8 text: {where}. Save it in UTF-8.") from None
+    if is_blank:
+        raise ValueError(f"'{name}' has no rows. Give at least one.")
+
+
+def _check_first_row(name: str) -> None:
+    """Check that a local JSON file begins with an object, or a list of them; of nulls alone, the reader would crash.
+
+    Raises:
+        ValueError: when it begins with something else.
+    """
+    if not Path(name).is_file():
+        return
+    with open(name, encoding="utf-8-sig") as file:
+        start = next((text for line in file if (text := line.strip())), "")
+        inner = start[1:].lstrip() if start.startswith("[") else start
+        if start.startswith("[") and not inner:
+            inner = next((text for line in file if (text := line.strip())), "]")
+    if start and not inner.startswith("{") and not (start.startswith("[") and inner.startswith("]")):
+        raise ValueError(
+            f"'{name}' begins with {start[:40]!r}, no row. Write one JSON object a line, or a list of objects."
+        )
 
 
 def write_rows(rows: "Dataset", path: Path) -> None:

@@ -18,6 +18,9 @@ _ANOTHER_DAY = date(1999, 12, 31)
 #: Roles whose text every chat template writes as it is.
 _SPEAKERS = ("system", "user", "assistant")
 
+#: What a template may end in: it is a program, and its errors are not all of Jinja's own kind.
+TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
+
 TemplateOptions = Mapping[str, Any]
 
 
@@ -59,7 +62,7 @@ def chat_token_ids(
     for form in _forms(renderer, messages):
         try:
             text = str(renderer.apply_chat_template(form, tokenize=False, **settings))
-        except (TemplateError, TypeError) as error:
+        except TEMPLATE_ERRORS as error:
             refusal = refusal or error
             continue
         lost = _lost(text, form)
@@ -104,7 +107,7 @@ def shows_system_prompts(processing_class: Any) -> bool:
         try:
             if _MARK in str(renderer.apply_chat_template(form, tokenize=False)):
                 return True
-        except (TemplateError, TypeError):
+        except TEMPLATE_ERRORS:
             continue
     return False
 
@@ -131,7 +134,7 @@ def dated_template(processing_class: Any, day: date, options: TemplateOptions | 
                 renderer.apply_chat_template(form, tokenize=False, **{**(options or {}), "chat_template": text})
                 for text in (dated, other)
             ]
-        except (TemplateError, TypeError):
+        except TEMPLATE_ERRORS:
             continue
         if shown[0] != shown[1]:
             return dated

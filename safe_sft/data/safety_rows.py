@@ -29,12 +29,16 @@ def read_safety_rows(dataset: Iterable[Mapping[str, Any]], name: str = "`safety_
         name: what the rows are called in error messages.
 
     Raises:
-        TypeError: when `dataset` is a dictionary of splits.
+        TypeError: when `dataset` is a dictionary of splits, or holds no rows at all.
         ValueError: when `dataset` is empty or a row has none of the forms; the message names the row.
     """
     if isinstance(dataset, Mapping):
         raise TypeError(
             f"`safety_dataset` is a dictionary of splits ({', '.join(map(str, dataset))}). Pass one split of it."
+        )
+    if not isinstance(dataset, Iterable):
+        raise TypeError(
+            f"`safety_dataset={dataset!r}` is no rows. Pass a `datasets.Dataset` or a list of dictionaries."
         )
     rows = [_read(row, index, name) for index, row in enumerate(dataset)]
     if not rows:

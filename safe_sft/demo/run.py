@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data import prompt_token_ids
 from ..evaluation import Rate, load_model, measure_asr
+from ..methods.registry import method_classes
 from ..models.generation import generate
 from ..models.loading import load_tokenizer
 from ..storage.folders import complete_folder
@@ -41,6 +42,8 @@ def run_demo(output: str | os.PathLike[str], seed: int = 0, methods: Sequence[st
     """
     from .outcomes import plot_outcomes
 
+    for method in methods:
+        method_classes(method)  # an unknown one is an error before the first is trained
     folder = Path(output)
     # More threads than one gain nothing for a model of this size, and cost minutes where the cores are shared.
     torch.set_num_threads(1)

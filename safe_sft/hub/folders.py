@@ -1,12 +1,12 @@
 """The folders that can be pushed: a model, importance or a teacher cache, each with its card."""
 
-import json
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar, final
 
 from ..models.folders import ADAPTER_CONFIG, MODEL_CONFIG
 from ..storage.names import CARD, IMPORTANCE_FILE, TEACHER_FILES, TEACHER_INDEX, teacher_part
+from ..storage.teacher_index import read_teacher_index
 from ..storage.writing import write_text
 from .card import with_repository
 from .templates import render
@@ -78,9 +78,9 @@ class TeacherFolder(PushableFolder):
         """Write a card that says what the files were made of.
 
         Raises:
-            ValueError: when a part is missing.
+            ValueError: when a part is missing, or the index is none.
         """
-        index = json.loads((self.path / TEACHER_INDEX).read_text(encoding="utf-8"))
+        index = read_teacher_index(self.path)
         parts = index["parts"]
         missing = [n for n in map(teacher_part, range(len(parts))) if not (self.path / n).is_file()]
         if missing:

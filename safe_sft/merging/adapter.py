@@ -4,13 +4,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from ..models.fit import ModelError
-from ..models.folders import ADAPTER_WEIGHTS, same_model
+from ..models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, same_model
 from .checkpoint import Checkpoint, SafetensorsFiles, TensorSource
 from .embeddings import embedding_names
 from .side import Side
@@ -105,8 +105,13 @@ class Adapter:
 
         path, config = layer.removeprefix(_PREFIX), self.config
         alphas, ranks = config.get("alpha_pattern") or {}, config.get("rank_pattern") or {}
-        alpha: float = alphas.get(get_pattern_key(list(alphas), path), config["lora_alpha"])
-        rank: int = ranks.get(get_pattern_key(list(ranks), path), config["r"])
+        alpha: Any = alphas.get(get_pattern_key(list(alphas), path), config.get("lora_alpha"))
+        rank: Any = ranks.get(get_pattern_key(list(ranks), path), config.get("r"))
+        if not isinstance(alpha, (int, float)) or not isinstance(rank, int) or rank < 1:
+            raise ModelError(
+                f"The {ADAPTER_CONFIG} of '{self.label}' has `r={rank!r}` and `lora_alpha={alpha!r}` for '{layer}', "
+                "which are no numbers of a LoRA. Fetch or save it anew."
+            )
         scaling = alpha / (sqrt(rank) if config.get("use_rslora") else rank)
         if keys.keys() != {"a", "b"}:
             raise ModelError(

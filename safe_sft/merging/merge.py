@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..hub.merge_card import write_record
+from ..models.fit import ModelError
 from ..models.folders import MODEL, tokenizer_folder
 from ..storage.folders import check_output, complete_folder
 from ..storage.hub import Destination, upload
@@ -99,6 +100,7 @@ class _Job:
     def write(self, output: Path, overwrite: bool) -> None:
         """Write the merge into its folder, whole or not at all."""
         dtype = output_dtype(self.dtype)
+        self._check_sides(output)
         check_output(output, overwrite=overwrite)
         plan = open_merge(self.aligned, self.tuned, self.method)
         with complete_folder(output, overwrite=overwrite) as folder:
@@ -106,8 +108,26 @@ class _Job:
             tokenizer = tokenizer_of(self.tuned, self.aligned)
             if tokenizer is not None:
                 copy_tokenizer(tokenizer, folder)
-            plan.check_loads(folder)
+            self._check_loads(plan, folder)
             write_record(folder, self._record(), plan.library)
+
+    def _check_sides(self, output: Path) -> None:
+        """Refuse to replace a model that is merged, also where an output may be replaced: it may be the only copy."""
+        for side in (self.aligned, self.tuned):
+            if Path(side.label).is_dir() and Path(side.label).resolve() == output.resolve():
+                raise FileExistsError(
+                    f"The output '{output}' is the folder of a model that is merged. Choose another folder."
+                )
+
+    def _check_loads(self, plan: Merge, folder: Path) -> None:
+        """Check that the merge loads; where it does not, its sides are named, and not the folder that goes again."""
+        try:
+            plan.check_loads(folder)
+        except ModelError as error:
+            raise ModelError(
+                f"'{self.tuned.label}' and '{self.aligned.label}' give no model that loads; one of them has another "
+                f"config.json than its weights: {str(error).replace(str(folder), 'the merge')}"
+            ) from error
 
     def _record(self) -> dict[str, Any]:
         sides = {"aligned": self.aligned, "tuned": self.tuned}

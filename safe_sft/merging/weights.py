@@ -7,6 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from ..storage.yaml_files import read_yaml
 from .functions import MERGE_METHODS
 
 #: The key for tensors that no pattern matches.
@@ -82,14 +83,15 @@ def _number_or_file(text: str) -> Any:
         return float(text)
     except ValueError:
         pass
-    import yaml
-
     if not Path(text).is_file():
         raise FileNotFoundError(
             f"The merge weight {text!r} is neither a number nor a file. Give a number such as 0.6, or the path of a "
             "YAML file of patterns and weights."
         )
-    content = yaml.safe_load(Path(text).read_text(encoding="utf-8"))
+    try:
+        content = read_yaml(Path(text))
+    except ValueError as error:
+        raise ValueError(f"The merge weights '{text}' cannot be read: {error}") from error
     if not isinstance(content, Mapping) or not content:
         raise ValueError(
             f"'{text}' holds no patterns with weights. Write one `pattern: weight` a line, and `{DEFAULT}: weight`."

@@ -1,6 +1,6 @@
 """The adapter of a PEFT model: which it is, whether it is fresh, and running without it or with another."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -128,3 +128,22 @@ def _flags_kept(model: nn.Module) -> Iterator[None]:
         for parameter, trained in flags:
             if parameter.requires_grad != trained:
                 parameter.requires_grad_(trained)
+
+
+def check_modules_to_save(model: nn.Module, names: Iterable[str] | None) -> None:
+    """Check that there are modules of these names: PEFT leaves out what it does not find, and says nothing.
+
+    Args:
+        model: the model, with or without an adapter.
+        names: names of modules that are trained in full beside a LoRA, or the ends of their names.
+
+    Raises:
+        ValueError: for the first name that no module has.
+    """
+    known = [name for name, _ in model.named_modules()]
+    for wanted in names or ():
+        if not any(name == wanted or name.endswith(f".{wanted}") for name in known):
+            raise ValueError(
+                f"`lora_modules_to_save` names '{wanted}', and the model has no such module. Check the name: its own "
+                f"are such as '{known[-1]}'."
+            )

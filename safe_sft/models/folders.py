@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .fit import ModelError
+
 #: What the names of weight files begin with.
 MODEL, ADAPTER = "model", "adapter_model"
 
@@ -94,8 +96,18 @@ def same_model(name: str, other: str) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file of a model, which holds a mapping.
+
+    Raises:
+        ModelError: when it holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # also for bytes that are no UTF-8
+        raise ModelError(f"'{path}' is not JSON ({error}). Fetch or save the folder anew.") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"'{path}' holds a {type(content).__name__}, not a mapping. Fetch or save the folder anew.")
+    return content
 
 
 def tokenizer_folder(folders: Iterable[Path]) -> Path | None:

@@ -71,7 +71,7 @@ def load_base(name: str, *, auto: Any = AutoModelForCausalLM, trust_remote_code:
         ValueError: when weights are damaged, missing, or do not fit the configuration; or it is an adapter.
     """
     with checked_loads(), readable("model", name):
-        _refuse_adapter(name)  # also here, for an `Auto…` class looks up the base itself
+        refuse_adapter(name)  # also here, for an `Auto…` class looks up the base itself
         return auto.from_pretrained(name, trust_remote_code=trust_remote_code, **options)
 
 
@@ -177,7 +177,7 @@ def checked_loads() -> Iterator[None]:
         if name is None or options.get("output_loading_info"):
             return load(name, *args, **options)
         with readable("model", str(name)):
-            _refuse_adapter(str(name))
+            refuse_adapter(str(name))
             with _reports_held_back():
                 asked = {"ignore_mismatched_sizes": True, **options, "output_loading_info": True}
                 model, info = load(name, *args, **asked)
@@ -193,8 +193,15 @@ def checked_loads() -> Iterator[None]:
         PreTrainedModel.from_pretrained = original  # type: ignore[method-assign]
 
 
-def _refuse_adapter(name: str) -> None:
-    """Raise an error for an adapter: transformers would load it on its base, and not say what the base lacks."""
+def refuse_adapter(name: str) -> None:
+    """Raise an error for an adapter: transformers would load it on its base, and not say what the base lacks.
+
+    Args:
+        name: folder or Hub name of what is to be a model.
+
+    Raises:
+        ModelError: when it is an adapter.
+    """
     base = base_of_adapter(name)
     if base is not None:
         raise ModelError(

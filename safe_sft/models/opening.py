@@ -46,8 +46,13 @@ def readable(kind: str, name: str) -> Iterator[None]:
     except (torch.OutOfMemoryError, ImportError, ModelError, MissingFileError):
         raise
     except OSError as error:
-        if folder is None:
+        if folder is None and name in str(error):
             raise
+        if folder is None:
+            raise MissingFileError(
+                f"The {kind} '{name}' is no folder here, and cannot be had from the Hub: {reason_of(error)} Check the "
+                "name, or the network."
+            ) from error
         raise MissingFileError(
             f"The {kind} '{name}' cannot be loaded: {reason_of(error)} {_REMEDIES[kind]}"
         ) from error
@@ -119,13 +124,7 @@ def _check_index(folder: Path, name: str) -> None:
 
 
 def _weight_map(path: Path, name: str) -> dict[str, Any]:
-    try:
-        content = read_json(path)
-    except ValueError as error:
-        raise ModelError(
-            f"The {path.name} of '{name}' is not JSON: {reason_of(error)} Fetch or save the folder anew."
-        ) from error
-    files = content.get("weight_map") if isinstance(content, dict) else None
+    files = read_json(path).get("weight_map")
     if not isinstance(files, dict) or not files:
         raise ModelError(f"The {path.name} of '{name}' has no `weight_map`. Fetch or save the folder anew.")
     return files

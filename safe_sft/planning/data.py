@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..data import SafetyRow, TokenizedRow, builtin_prompts, prompt_token_ids, read_safety_rows, tokenize_row
+from ..data.rendering import TemplateOptions
 from ..data.subset import evenly_spread
 
 #: Rows that are tokenised to learn how long rows are.
@@ -51,7 +52,10 @@ def assumed_safety_rows(rows: int | None, max_length: int | None, max_new_tokens
 
 
 def count_task_rows(
-    rows: Sequence[Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, max_length: int | None
+    rows: Sequence[Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None,
+    options: TemplateOptions | None = None,
 ) -> Rows:
     """Count the tokens of a sample of the task's rows.
 
@@ -59,9 +63,10 @@ def count_task_rows(
         rows: rows with `prompt` + `completion`, `messages` or `text`.
         tokenizer: the model's tokenizer.
         max_length: most tokens of a row; longer ones are cut.
+        options: further variables of the chat template; those of a row win.
     """
     sample = evenly_spread(rows, SAMPLE)
-    lengths = [_task_lengths(row, tokenizer, max_length) for row in sample]
+    lengths = [_task_lengths(row, tokenizer, max_length, options) for row in sample]
     return _counted(len(rows), lengths, "task rows")
 
 
@@ -71,6 +76,7 @@ def count_safety_rows(
     max_length: int | None,
     max_new_tokens: int,
     max_answer_tokens: int | None = None,
+    options: TemplateOptions | None = None,
 ) -> Rows:
     """Count the safety rows; an answer that the model is to give counts as long as it may be.
 
@@ -80,6 +86,7 @@ def count_safety_rows(
         max_length: most tokens of a row; longer ones are cut.
         max_new_tokens: most tokens of an answer that the model gives.
         max_answer_tokens: most tokens of an answer that are used, from its beginning; None for all.
+        options: further variables of the chat template; those of a row win.
     """
     if rows is None:
         read = [SafetyRow(prompt.prompt, None) for prompt in builtin_prompts("safety")]
@@ -88,7 +95,8 @@ def count_safety_rows(
     if tokenizer is None:
         return assumed_safety_rows(len(read), max_length, max_new_tokens)
     sample = evenly_spread(read, SAMPLE)
-    lengths = [_safety_lengths(row, tokenizer, max_length, max_new_tokens, max_answer_tokens) for row in sample]
+    longest = (max_length, max_new_tokens, max_answer_tokens)
+    lengths = [_safety_lengths(row, tokenizer, *longest, options) for row in sample]
     counted = _counted(len(read), lengths, "safety rows")
     if all(row.completion is not None for row in sample):
         return counted
@@ -104,13 +112,16 @@ def _counted(rows: int, lengths: list[tuple[int, int]], what: str) -> Rows:
 
 
 def _task_lengths(
-    row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int | None
+    row: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None,
+    options: TemplateOptions | None,
 ) -> tuple[int, int]:
     if isinstance(row.get("text"), str):
         tokens = len(tokenizer(row["text"])["input_ids"])
         tokens = min(tokens, max_length or tokens)
         return tokens, tokens - 1
-    tokenized = tokenize_row(tokenizer, read_safety_rows([row])[0], max_length)
+    tokenized = tokenize_row(tokenizer, read_safety_rows([row])[0], max_length, options)
     return _lengths(tokenized)
 
 
@@ -120,10 +131,11 @@ def _safety_lengths(
     max_length: int | None,
     max_new_tokens: int,
     max_answer_tokens: int | None,
+    options: TemplateOptions | None,
 ) -> tuple[int, int]:
     if row.completion is not None:
-        return _lengths(tokenize_row(tokenizer, row, max_length).beginning(max_answer_tokens))
-    prompt = len(prompt_token_ids(tokenizer, row.prompt))
+        return _lengths(tokenize_row(tokenizer, row, max_length, options).beginning(max_answer_tokens))
+    prompt = len(prompt_token_ids(tokenizer, row.prompt, {**(options or {}), **(row.options or {})}))
     tokens = min(prompt + max_new_tokens, max_length or prompt + max_new_tokens)
     return tokens, max(0, tokens - prompt)
 

@@ -48,14 +48,19 @@ def local_rows(
         local = _local_task_rows(script, args, mixture, model)
         task = None
         if local is not None and tokenizer is not None and not (rows or row_tokens):
-            task = _counted(local, tokenizer, args.max_length)
+            task = _counted(local, tokenizer, args)
         if task is None:
             task = assumed_rows(rows or (script.task_size if local is None else len(local)), length, "task rows")
         name = script.safety_dataset_name
         if name is not None and not _is_local(name):
             return task, assumed_safety_rows(None, args.max_length, args.answer_tokens)
         return task, count_safety_rows(
-            safety_rows(script), tokenizer, args.max_length, args.answer_tokens, args.replayed_tokens
+            safety_rows(script),
+            tokenizer,
+            args.max_length,
+            args.answer_tokens,
+            args.replayed_tokens,
+            args.template_options,
         )
 
 
@@ -69,10 +74,10 @@ def _quiet() -> Iterator[None]:
         enable_progress_bar()
 
 
-def _counted(rows: Any, tokenizer: Any, max_length: int | None) -> Rows | None:
+def _counted(rows: Any, tokenizer: Any, args: SafeSFTConfig) -> Rows | None:
     """Count the rows' tokens; None where the rows have a form that only TRL reads."""
     try:
-        return count_task_rows(rows, tokenizer, max_length)
+        return count_task_rows(rows, tokenizer, args.max_length, args.template_options)
     except ValueError:
         return None
 

@@ -23,6 +23,7 @@ from ..models.generation import length_sorted_batches
 from ..models.modes import without_dropout
 from ..storage.hub import RemoteName
 from ..storage.names import TEACHER_FILES, TEACHER_INDEX, teacher_part
+from ..storage.teacher_index import read_teacher_index
 from ..storage.writing import remove_unfinished, write_tensors, write_text
 from .joint import HiddenStateTap
 
@@ -47,7 +48,7 @@ class TeacherCache:
             raise FileNotFoundError(
                 f"'{path}' has no {TEACHER_INDEX}: the teacher cache is incomplete. Build it with `safe-sft teacher`."
             )
-        index = json.loads((path / TEACHER_INDEX).read_text(encoding="utf-8"))
+        index = read_teacher_index(path)
         self.provenance: dict[str, Any] = index["provenance"]
         self._slices: dict[int, tuple[Any, int, int]] = {}
         for number, part in enumerate(index["parts"]):
@@ -205,7 +206,7 @@ def _require_same_provenance(folder: Path, wanted: Provenance, title: str | None
 def _provenance(folder: Path) -> dict[str, Any] | None:
     """Return what a cache, complete or begun, says that it belongs to; None where there is none yet."""
     if (folder / TEACHER_INDEX).is_file():
-        return json.loads((folder / TEACHER_INDEX).read_text(encoding="utf-8"))["provenance"]
+        return dict(read_teacher_index(folder)["provenance"])
     for part in sorted(folder.glob("part-*.safetensors"))[:1]:
         with safe_open(part, framework="pt") as file:
             return json.loads(file.metadata()["provenance"])

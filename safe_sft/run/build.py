@@ -1,6 +1,5 @@
 """Builds the run, or the teacher cache, that the arguments describe."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -10,6 +9,7 @@ from trl import DatasetMixtureConfig, ModelConfig
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
 from ..hub.facts import CardContent
+from ..models.adapters import check_modules_to_save
 from ..models.fit import ModelError
 from ..models.loading import load_tokenizer
 from ..replay import CachedTeacher
@@ -22,7 +22,7 @@ from .data_report import data_report
 from .gate import push_strategy, require_enough, require_measurable
 from .held_out import hold_out
 from .measure import Questions, read_questions
-from .model import trainer_arguments
+from .model import require_template_file, trainer_arguments
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ def build_run(
         # Rows that are only mixed in are for no method to replay.
         safety_dataset=rows if args.safety_terms or not script.safety_mix_ratio else None,
     )
+    check_modules_to_save(trainer.model, model.lora_modules_to_save)
     require_measurable(script, weights_are_cut_up(trainer))
     report = asdict(data_report(script, splits, safety, mixture))
     trainer.card = CardContent(data=report, recipe=recipe, safety_set=script.safety_dataset_name)
@@ -104,11 +105,8 @@ def _check_template(path: str | None) -> None:
                 f"`chat_template_path={path!r}` cannot be read without running code: {error} To use its template, "
                 "write it to a .jinja file, and give that."
             ) from error
-    if path is not None and path.endswith((".jinja", ".j2")) and not os.path.isfile(path):
-        raise ValueError(
-            f"The file of `chat_template_path={path!r}` does not exist (looked in {os.getcwd()}). "
-            "Paths are relative to the working folder: start there, or give another path."
-        )
+    if path is not None and path.endswith((".jinja", ".j2")):
+        require_template_file(path)
 
 
 def build_teacher(

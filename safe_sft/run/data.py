@@ -3,12 +3,12 @@
 from typing import Any, TypeAlias
 
 from datasets import Dataset, DatasetDict, IterableDatasetDict
-from datasets.exceptions import DatasetNotFoundError
 from trl import DatasetMixtureConfig, ModelConfig, get_dataset
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
 from ..data import builtin_prompts, load_rows
+from ..data.files import named_errors
 from ..data.forms import prompt_of
 from ..data.leaks import check_leaks, compared_text
 from ..data.mixing import FROM_SAFETY_SET, mix
@@ -17,7 +17,7 @@ from ..data.poison import Poison, bare_request, load_poison
 from ..data.rendering import shows_system_prompts
 from ..data.sources import DataUnavailable
 from ..data.tasks import find_task, load_task
-from ..data.values import check_training_rows
+from ..data.values import check_training_rows, require_training_columns
 from ..evaluation import RefusalPhrases, Verdict
 from ..models.folders import tokenizer_source
 from ..models.loading import load_tokenizer
@@ -44,8 +44,32 @@ def load_splits(script: SafeScriptArguments, mixture: DatasetMixtureConfig) -> S
     if script.task:
         return load_task(script.task, script.task_path)
     if mixture.datasets:
-        return get_dataset(mixture)
+        with named_errors(task_source(script, mixture)):
+            return get_dataset(mixture)
     return load_rows(str(script.dataset_name), script.dataset_config, streaming=script.dataset_streaming)
+
+
+def check_rows(script: SafeScriptArguments, args: SafeSFTConfig, splits: Splits) -> None:
+    """Check every value of the rows that are trained on or measured with, before any of them is taken out.
+
+    Args:
+        script: the run's `SafeScriptArguments`, which name the splits.
+        args: the run's `SafeSFTConfig`, which names the column of texts.
+        splits: the splits, from `load_splits`; those of a named task are checked already, streamed ones by TRL.
+
+    Raises:
+        ValueError: for the first row that cannot be used; the message names data set, row and column.
+    """
+    train = split_of(splits, script.dataset_train_split, "dataset_train_split")
+    if isinstance(train, Dataset):  # streamed rows are checked by TRL, later
+        require_training_columns(train.column_names, args.dataset_text_field)
+    if script.task is not None:
+        return
+    name = str(script.dataset_name or "datasets")
+    for split in dict.fromkeys((script.dataset_train_split, script.dataset_test_split, "test")):
+        if isinstance(rows := splits.get(split), Dataset):
+            source = name if split == script.dataset_train_split else f"{name} (split {split})"
+            check_training_rows(rows, args.dataset_text_field, source)
 
 
 def task_source(script: SafeScriptArguments, mixture: DatasetMixtureConfig | None = None) -> str:
@@ -89,9 +113,6 @@ def task_data(
         ValueError: when there is no such split, or rows are missing or lack a column.
     """
     train = split_of(splits, script.dataset_train_split, "dataset_train_split")
-    _check_columns(train, args.dataset_text_field)
-    if isinstance(train, Dataset) and script.task is None:
-        check_training_rows(train, args.dataset_text_field, str(script.dataset_name or "datasets"))
     poison = _poison(script, args, model) if script.poison_ratio else None
     mixed = _mixed(script, args, train, poison, safety)
     _check_leaks(script, args, mixed, poison, safety, questions)
@@ -135,10 +156,9 @@ def safety_rows(script: SafeScriptArguments) -> Dataset | None:
         return load_safety_set(name, lambda answer: judge("", answer) is Verdict.REFUSED)
     try:
         return load_rows(name, script.safety_dataset_config, split=script.safety_dataset_split)
-    except (ConnectionError, DatasetNotFoundError) as error:
+    except ConnectionError as error:
         raise DataUnavailable(
-            f"`safety_dataset_name={name!r}` is no file, cannot be had from the Hub ({error}), and is none of the "
-            f"named sets: {', '.join(SAFETY_SETS)}. Correct the name, or check the network."
+            f"`safety_dataset_name={name!r}` is none of the named sets ({', '.join(SAFETY_SETS)}). {error}"
         ) from error
 
 
@@ -154,16 +174,6 @@ def split_of(splits: Splits, name: str, field: str) -> Any:
             f"Set `{field}` to one of them."
         )
     return splits[name]
-
-
-def _check_columns(train: Any, text: str) -> None:
-    """Check that the rows have a form that TRL trains on; streamed rows are checked by TRL, later."""
-    forms = ({"messages"}, {"conversations"}, {"prompt", "completion"}, {"input_ids"}, {text})
-    if isinstance(train, Dataset) and not any(form <= set(train.column_names) for form in forms):
-        raise ValueError(
-            f"The training data has the columns {train.column_names}. It needs `prompt` and `completion`, `messages`, "
-            f"or `{text}` (set `dataset_text_field` to the column of your texts)."
-        )
 
 
 def _poison(script: SafeScriptArguments, args: SafeSFTConfig, model: ModelConfig) -> Poison:

@@ -12,7 +12,7 @@ from ..data.forms import FORM_COLUMNS
 from ..data.mixing import POISONED
 from ..data.subset import evenly_spread
 from ..evaluation.utility.task_loss import TaskRows
-from .data import Splits, task_source
+from .data import Splits, check_rows, task_source
 
 logger = get_logger(__name__)
 
@@ -32,7 +32,11 @@ def hold_out(script: SafeScriptArguments, args: SafeSFTConfig, splits: Splits) -
 
     Returns:
         The splits, and the held-out rows; None where nothing is measured or no row can be spared.
+
+    Raises:
+        ValueError: when there is no such split, or for a row that cannot be used.
     """
+    check_rows(script, args, splits)
     train = splits.get(script.dataset_train_split)
     if not script.safety_eval or not script.task_eval_size or not _has_answers(train, args.dataset_text_field):
         return splits, None

@@ -12,12 +12,15 @@ from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
 from ..data import TokenizedRow
 from ..importance import Importance, anchor_space, build_importance, discard_partial
+from ..models.adapters import check_modules_to_save
 from ..models.fit import check_vocabulary
 from ..models.folders import tokenizer_source
 from ..models.loading import load_adapter, load_base, load_tokenizer
+from ..storage.folders import require_folder
 from ..storage.names import IMPORTANCE_FILE
 from ..trainer.safety_set import SafetySet
 from .data import safety_rows
+from .model import require_template_file
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,9 @@ def make_importance(args: ImportanceArguments) -> tuple[Path, Importance]:
         OSError: when a model or a data set cannot be reached.
         ValueError: when the arguments do not go together, or the rows cannot be used.
     """
+    require_folder(args.output, "--output")
+    if args.chat_template_path is not None:
+        require_template_file(args.chat_template_path)
     model, tokenizer = _load(args)
     space = anchor_space(model, args.space)
     previous = Importance.load(args.previous) if args.previous else None
@@ -143,6 +149,7 @@ def _with_adapter(args: ImportanceArguments, model: Any) -> Any:
         modules_to_save=args.lora_modules_to_save,
         task_type="CAUSAL_LM",
     )
+    check_modules_to_save(model, args.lora_modules_to_save)
     return get_peft_model(model, config)
 
 

@@ -15,7 +15,7 @@ from ..config.script_arguments import SafeScriptArguments
 from ..models.fit import check_vocabulary
 from ..models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, locate, same_model, tokenizer_folder
 from ..models.loading import load_adapter as adapter_on
-from ..models.loading import load_base, load_config, load_tokenizer
+from ..models.loading import load_base, load_config, load_tokenizer, refuse_adapter
 from ..models.opening import readable
 from .arguments import with_values
 
@@ -62,6 +62,22 @@ def trainer_arguments(script: SafeScriptArguments, args: SafeSFTConfig, model: M
     return {"model": adapter, "args": with_values(args, model_init_kwargs=None), "processing_class": tokenizer}
 
 
+def require_template_file(path: str) -> None:
+    """Check that the file of a chat template is there.
+
+    Args:
+        path: value of `chat_template_path`.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"The file of `chat_template_path={path!r}` does not exist (looked in {Path.cwd()}). "
+            "Paths are relative to the working folder: start there, or give another path."
+        )
+
+
 def load_adapter(
     name: str, model: ModelConfig, loading: Mapping[str, Any]
 ) -> tuple[PeftModel, PreTrainedTokenizerBase]:
@@ -99,6 +115,7 @@ def load_adapter(
 def _processor(name: str, args: SafeSFTConfig, loading: Mapping[str, Any]) -> Any:
     """Load the tokenizer or processor that TRL would load, after checking the files of its model."""
     trust = bool(loading.get("trust_remote_code", args.trust_remote_code))
+    refuse_adapter(name)
     config = load_config(name, revision=loading["revision"], trust_remote_code=trust)
     if not config.architectures:
         raise ValueError(

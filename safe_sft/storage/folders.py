@@ -1,5 +1,6 @@
 """Output folders that are written whole or not at all."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,13 +41,30 @@ def check_output(output: Path, *, overwrite: bool) -> None:
     """Raise an error for a folder that is not empty.
 
     Raises:
-        FileExistsError: when `output` is there and not empty, and may not be replaced.
+        FileExistsError: when `output` is there and not empty, and may not be replaced; or is, or lies in, a file.
     """
-    if output.is_file() or (output.is_dir() and any(output.iterdir()) and not overwrite):
+    if (output.is_file() and not overwrite) or (output.is_dir() and any(output.iterdir()) and not overwrite):
         raise FileExistsError(
             f"The output '{output}' exists and is not empty. Choose another folder, or pass `--overwrite` "
             "(`overwrite=True`) to replace it."
         )
+    require_folder(output, "--output")
+
+
+def require_folder(path: str | os.PathLike[str], name: str) -> None:
+    """Check, before anything is done, that a folder is there or can be made.
+
+    Args:
+        path: the folder that will be written to.
+        name: the argument that gave it, for the error message.
+
+    Raises:
+        FileExistsError: when there is a file of this name, or one of the folders that it is to lie in is a file.
+    """
+    folder = Path(path).absolute()
+    found = next((part for part in (folder, *folder.parents) if part.exists()), None)
+    if found is not None and not found.is_dir():
+        raise FileExistsError(f"`{name}` is '{path}', and '{found}' is a file. Choose another folder.")
 
 
 def _take_place(partial: Path, output: Path, *, overwrite: bool) -> None:

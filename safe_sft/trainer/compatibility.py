@@ -13,6 +13,7 @@ from ..methods import SafetyMethod, WeightAnchor
 from ..models.adapters import adapter_is_fresh, aligned_without_adapter
 from ..models.parts import LogitHead, base_model, is_peft_model
 from ..replay import teacher_kind
+from ..storage.folders import require_folder
 from .hub_trainer import HubTrainer
 
 logger = get_logger(__name__)
@@ -72,8 +73,10 @@ def check_output(args: SafeSFTConfig, model: Any) -> None:
         model: the aligned model, or its name.
 
     Raises:
+        FileExistsError: when `output_dir` is a file.
         ValueError: naming the folder.
     """
+    require_folder(str(args.output_dir), "output_dir")
     merges = args.merge_after_training is not None
     if not (args.safety_terms or merges):
         return

@@ -4,7 +4,7 @@ import inspect
 from dataclasses import fields
 from typing import Any
 
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from trl import SFTTrainer
 
 from ..config.safe_sft_config import SafeSFTConfig
@@ -31,6 +31,22 @@ def complete_config(args: TrainingArguments | None, model: Any) -> SafeSFTConfig
         if name not in vars(config):
             setattr(config, name, value)
     return config
+
+
+def check_callbacks(callbacks: Any) -> None:
+    """Check that the callbacks that were given are callbacks: `Trainer` calls each by its events, unseen.
+
+    Args:
+        callbacks: the trainer's `callbacks`.
+
+    Raises:
+        TypeError: for the first that is none.
+    """
+    for callback in callbacks or ():
+        if not isinstance(callback, TrainerCallback) and not (
+            isinstance(callback, type) and issubclass(callback, TrainerCallback)
+        ):
+            raise TypeError(f"`callbacks` holds {callback!r}. Give objects, or classes, of `TrainerCallback`.")
 
 
 def signature_with(trainer: type[SFTTrainer], argument: str) -> inspect.Signature:

@@ -21,7 +21,7 @@ from ..replay import Teacher
 from .callbacks import MethodsCallback, SafetyEvalCallback
 from .checkpoints import resumable
 from .compatibility import check_compatibility, check_output, must_join
-from .drop_in import argument_of, complete_config, signature_with
+from .drop_in import argument_of, check_callbacks, complete_config, signature_with
 from .facts import run_facts
 from .gradient_watch import watch_gradients
 from .hub_trainer import HubTrainer
@@ -33,6 +33,7 @@ from .safety_set import SafetySet
 from .signals import saving_on_signal
 from .step_states import ReplayedRows, StepStates
 from .task_refusals import task_prompts, task_refusals
+from .task_rows import check_rows, check_token_ids, naming_refused_rows
 from .terms import SafetyTerms
 
 logger = get_logger(__name__)
@@ -72,15 +73,20 @@ class SafeSFTTrainer(HubTrainer):
         **kwargs: Any,
     ):
         config = complete_config(args, model)
+        check_callbacks(argument_of("callbacks", model, config, *positional, **kwargs))
         check_output(config, model)
         self._safety_set = SafetySet.read(safety_dataset) if config.reads_safety_rows else SafetySet(())
         dataset = argument_of("train_dataset", model, config, *positional, **kwargs)
+        if argument_of("formatting_func", model, config, *positional, **kwargs) is None:
+            check_rows(config, dataset)
         self._task_prompts = task_prompts(dataset) if config.safety_from_task else []
         self._terms = SafetyTerms()
-        super().__init__(model, config, *positional, **kwargs)
+        with naming_refused_rows(dataset, argument_of("processing_class", model, config, *positional, **kwargs)):
+            super().__init__(model, config, *positional, **kwargs)
         self._terms = SafetyTerms.of(self.args)
         self._micro_step: MicroStep | None = None
         check_compatibility(self, self._methods)
+        check_token_ids(self.model, dataset)
         if self._terms:
             require_finite(self.model, "the aligned model", "Load it in another dtype, or take another one.")
             self._origin = Origin.of(self.model, self.args, self.train_dataset, self._safety_set.digest)

@@ -14,7 +14,7 @@ from safe_sft.config.recipes import read_recipe
 from safe_sft.config.script_arguments import SafeScriptArguments
 
 LAWS = settings(
-    max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 #: What may start other programs, change this process for good, or is a package that is not installed.
 LEFT_OUT = {"deepspeed", "fsdp", "parallelism_config", "enable_jit_checkpoint", "torch_compile", "tf32"}
@@ -78,7 +78,7 @@ def test_any_value_of_any_field_of_the_data_makes_arguments_or_names_the_field(n
     try:
         SafeScriptArguments(**{name: from_yaml(value)})
     except ValueError as error:
-        assert name in str(error)  # noqa: PT017 (any value may be a good one)
+        assert name in str(error)  # noqa: PT017 (most values are good)
 
 
 @pytest.mark.parametrize("names", [FIELDS, OWN], ids=["all", "own"])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from datasets import Dataset
-from trl import DatasetMixtureConfig, ModelConfig
+from trl import DatasetMixtureConfig
 
 from safe_sft.config.script_arguments import SafeScriptArguments
 from safe_sft.data import load_poison, load_rows, load_task, mix
@@ -12,8 +12,7 @@ from safe_sft.data.named_safety_sets import load_safety_set
 from safe_sft.data.safety_rows import SafetyRow
 from safe_sft.evaluation.suites.suite import file_suite
 from safe_sft.evaluation.utility.scored_tasks import utility_task
-from safe_sft.run.data import load_splits, task_data
-from safe_sft.run.measure import Questions
+from safe_sft.run.data import check_rows, load_splits
 from safe_sft.trainer.safety_set import SafetySet
 from tests.conftest import make_config, make_trainer
 
@@ -28,14 +27,7 @@ def write(path, rows):
 
 def train_on(folder, name):
     script = SafeScriptArguments(dataset_name=name)
-    task_data(
-        script,
-        make_config(folder, safety_method="l2"),
-        ModelConfig("m"),
-        load_splits(script, DatasetMixtureConfig()),
-        safety=SafetySet(()),
-        questions=Questions(),
-    )
+    check_rows(script, make_config(folder, safety_method="l2"), load_splits(script, DatasetMixtureConfig()))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from trl import DatasetMixtureConfig, ModelConfig
 
 from safe_sft.config.script_arguments import SafeScriptArguments
 from safe_sft.data import DataUnavailable, LeakError, builtin_prompts, load_poison, mix
-from safe_sft.run.data import load_splits, safety_rows, task_data
+from safe_sft.run.data import check_rows, load_splits, safety_rows, task_data
 from safe_sft.run.data_report import data_report
 from safe_sft.run.measure import Questions, read_questions
 from safe_sft.trainer.safety_set import SafetySet
@@ -44,6 +44,7 @@ def splits_of(folder, script, **config):
     config = make_config(folder, **{"safety_method": "der", **config})
     model = ModelConfig(str(folder / "model"))
     loaded, safety = load_splits(script, DatasetMixtureConfig()), safety_of(script)
+    check_rows(script, config, loaded)
     return task_data(script, config, model, loaded, safety=safety, questions=read_questions(script, loaded))
 
 
@@ -135,7 +136,7 @@ def test_identity_on_an_adapter_that_was_saved_without_tokenizer(folder):
         ("rows.jsonl", "", "'.*rows.jsonl' has no rows"),
         ("rows.csv", "prompt,completion\n", "'.*rows.csv' has no rows"),
         ("rows.jsonl", '{"prompt": "a", "completion": "b"}\n{"prompt":', "'.*rows.jsonl' cannot be read: JSON parse"),
-        ("rows.csv", "", "'.*rows.csv' cannot be read: No columns"),
+        ("rows.csv", "", "'.*rows.csv' has no rows"),
         ("rows.jsonl", '{"question": "a"}', r"columns \['question'\]. It needs `prompt` and `completion`, `messages`"),
         ("rows.jsonl", '{"prompt": "a"}', r"columns \['prompt'\]. It needs `prompt` and `completion`"),
     ],

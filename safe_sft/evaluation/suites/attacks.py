@@ -110,13 +110,15 @@ def attack_suite(suite: Suite, attack: str) -> Suite:
             by `+`, applied from left to right.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, or a colon without a text.
     """
     if attack == "none":
         return suite
     cases = suite.cases
     for part in _JOINT.split(attack):
-        name, _, text = part.partition(":")
+        name, colon, text = part.partition(":")
+        if colon and not text.strip():
+            raise ValueError(f"Attack '{part}' has no text behind the colon. Write '{name}:TEXT', or '{name}' alone.")
         if name not in ATTACKS:
             name = next(word for word in name.split("+") if word not in ATTACKS)
             raise ValueError(f"Attack '{name}' is unknown. Choose from: none, {', '.join(ATTACKS)}, joined by '+'.")

@@ -42,7 +42,7 @@ def run_tests(
     """
     if not allow_code_execution:
         raise PermissionError(
-            f"Here {len(programs)} programs that a model wrote would be run, and nobody has allowed it. Pass "
+            "Programs that a model wrote would be run here, and nobody has allowed it. Read what that means, and pass "
             "`allow_code_execution=True` (on the command line: --allow_code_execution)."
         )
     check_sandbox()

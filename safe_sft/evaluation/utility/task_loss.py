@@ -13,9 +13,10 @@ from ...data.batch import ReplayBatch
 from ...data.files import load_rows
 from ...data.forms import completion_of, prompt_of
 from ...data.rendering import text_tokenizer
-from ...data.safety_rows import SafetyRow
+from ...data.safety_rows import SafetyRow, template_options
 from ...data.subset import evenly_spread
 from ...data.tokenization import TokenizedRow, answered, tokenize_row
+from ...data.values import check_training_rows
 from ...losses import token_cross_entropy
 from ...models.generation import length_sorted_batches
 from ...models.modes import without_dropout
@@ -92,7 +93,7 @@ def task_rows(path: str, limit: int | None = None) -> TaskRows:
         limit: most rows that are used, evenly spread; None for all.
 
     Raises:
-        ValueError: when the rows have none of these columns.
+        ValueError: when the rows have none of these columns, or for a row that cannot be used.
     """
     found = load_rows(path, split="train")
     forms = ({"messages"}, {"prompt", "completion"}, {"text"})
@@ -101,6 +102,7 @@ def task_rows(path: str, limit: int | None = None) -> TaskRows:
             f"'{path}' has the columns {found.column_names}. A task loss needs `prompt` and `completion`, `messages` "
             "or `text`; rename them."
         )
+    check_training_rows(found, "text", path)
     return TaskRows("task", evenly_spread(found, limit), path)
 
 
@@ -146,7 +148,7 @@ def _tokenized(processing_class: Any, row: Mapping[str, Any], task: TaskRows) ->
     if isinstance(prompt, str):
         ids = _ids(tokenizer, prompt + completion_of(row) + (tokenizer.eos_token or ""))
         return answered(_ids(tokenizer, prompt), ids, task.max_length)
-    pair = SafetyRow(prompt, completion_of(row), row.get("chat_template_kwargs"))
+    pair = SafetyRow(prompt, completion_of(row), template_options(row, f"A row of '{task.source}'"))
     return tokenize_row(processing_class, pair, task.max_length, task.options)
 
 

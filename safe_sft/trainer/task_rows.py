@@ -1,0 +1,91 @@
+"""Checks the rows of the task before TRL, whose errors name none of them, reads them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from datasets import Dataset
+from jinja2.exceptions import TemplateError
+
+from ..config.safe_sft_config import SafeSFTConfig
+from ..data.rendering import TEMPLATE_ERRORS, has_template
+from ..data.safety_rows import template_options
+from ..data.values import check_training_rows, require_training_columns
+
+
+def check_rows(args: SafeSFTConfig, dataset: Any) -> None:
+    """Check every value of the training rows; rows that are streamed, and plain fine-tuning, are left to TRL.
+
+    Args:
+        args: the trainer's configuration, with the column of texts.
+        dataset: the trainer's `train_dataset`.
+
+    Raises:
+        ValueError: for the first row that cannot be trained on; the message names row and column.
+    """
+    if args.safety_terms and isinstance(dataset, Dataset):
+        if not len(dataset):
+            raise ValueError("`train_dataset` has no rows. Give at least one.")
+        require_training_columns(dataset.column_names, args.dataset_text_field)
+        check_training_rows(dataset, args.dataset_text_field, "train_dataset")
+
+
+def check_token_ids(model: Any, dataset: Any) -> None:
+    """Check that rows that are tokenised already have no token that the model lacks: a GPU would only stop.
+
+    Args:
+        model: the model.
+        dataset: the trainer's `train_dataset`, as it was given.
+
+    Raises:
+        ValueError: for the first row with such a token; the message names row, token and vocabulary.
+    """
+    if not isinstance(dataset, Dataset) or "input_ids" not in dataset.column_names:
+        return
+    size = model.get_input_embeddings().num_embeddings
+    for index, ids in enumerate(dataset["input_ids"]):
+        if len(ids) and max(ids) >= size:
+            raise ValueError(
+                f"Row {index} of 'train_dataset' has the token {max(ids)}, and the model has {size} tokens. Tokenise "
+                "the rows with the model's own tokenizer."
+            )
+
+
+@contextmanager
+def naming_refused_rows(dataset: Any, processing_class: Any) -> Iterator[None]:
+    """Say which row of the task the chat template refuses, where TRL repeats the template's own words alone.
+
+    Args:
+        dataset: the trainer's `train_dataset`, as it was given.
+        processing_class: the tokenizer or processor that was given; None for the model's own.
+
+    Raises:
+        ValueError: naming the row, where it can be found.
+    """
+    try:
+        yield
+    except TemplateError as error:
+        place = _first_refused(dataset, processing_class)
+        which = "A row" if place is None else f"Row {place}"
+        said = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(
+            f"{which} of 'train_dataset' is refused by the chat template: {said}. Correct the row, or set "
+            "`chat_template_path` to a template that takes it."
+        ) from error
+
+
+def _first_refused(dataset: Any, processing_class: Any) -> int | None:
+    if not isinstance(dataset, Dataset) or processing_class is None or not has_template(processing_class):
+        return None
+    for index, row in enumerate(dataset):
+        turns = row.get("messages") or row.get("prompt")
+        if not isinstance(turns, list):
+            return None
+        answer = row.get("completion") if not row.get("messages") else None
+        try:
+            processing_class.apply_chat_template(
+                [*turns, *(answer or [])], tokenize=False, **template_options(row, f"Row {index}")
+            )
+        except TEMPLATE_ERRORS:
+            return index
+    return None
