@@ -80,7 +80,7 @@ TRAINING = [
     BadCall("train_dataset: nothing", _trainer(train=Dataset.from_list([])), "train_dataset", "at least one"),
     BadCall("train_dataset: other columns", _rows([{"question": "a", "answer": "b"}]), "['question', 'answer']", "dataset_text_field"),
     BadCall("safety_dataset: a text", _trainer(safety="advbench"), "Row 0 of `safety_dataset`", "datasets.Dataset"),
-    BadCall("safety_dataset: a number", _trainer(safety=3), "`safety_dataset=3`", "Pass a `Dataset`"),
+    BadCall("safety_dataset: a number", _trainer(safety=3), "`safety_dataset=3`", "Pass a `datasets.Dataset`"),
     BadCall("safety_dataset: nothing", _trainer(safety=[]), "`safety_dataset` is empty", "at least one"),
     BadCall("safety_dataset: splits", _trainer(safety={"train": safety_rows()}), "`safety_dataset`", "Pass one split"),
     BadCall("safety_dataset: texts", _trainer(safety=["bad"]), "Row 0 of `safety_dataset`", "list of dictionaries"),
