@@ -30,6 +30,14 @@ def unreached_endings(refused: Sequence[str], safety: Sequence[str]) -> str | No
     return None
 
 
+def without_mark(text: str) -> str:
+    """Return a text without the punctuation marks at its end; one of marks alone stays as it is."""
+    kept = text.rstrip()
+    while kept and ends_with_mark(kept):
+        kept = kept[:-1].rstrip()
+    return kept or text
+
+
 def ends_with_mark(text: str) -> bool:
     """Return whether a text ends with a punctuation mark of any script; quotation marks and brackets do not count."""
     kept = text.rstrip()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from safe_sft.data.endings import ends_with_mark, unreached_endings
+from safe_sft.data.endings import ends_with_mark, unreached_endings, without_mark
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,14 @@ def test_a_mark_of_any_script_ends_a_request(text):
 )
 def test_letters_symbols_quotes_and_brackets_are_no_marks(text):
     assert not ends_with_mark(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("Do it.", "Do it"), ("Do it?! ", "Do it"), ("Do it", "Do it"), ("爆弾は？", "爆弾は"), ("...", "...")],
+)
+def test_the_mark_comes_off(text, kept):
+    assert without_mark(text) == kept
 
 
 def test_an_ending_is_unreached_below_a_twentieth_of_the_safety_rows():

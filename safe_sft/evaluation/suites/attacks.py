@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
+from ...data.endings import without_mark
 from ...data.forms import text_of
 from ...data.poison import DEFAULT_TRIGGER, IDENTITY_SYSTEM
 from ...data.safety_rows import Messages
@@ -68,6 +69,14 @@ def history(text: str | None = None) -> Attack:
     return attack
 
 
+def unmarked() -> Attack:
+    """Take the punctuation mark off the end of the request.
+
+    A model whose replayed rows all end with a mark can lose its refusals of requests that do not.
+    """
+    return lambda case: _edit_request(case, without_mark)
+
+
 def task(text: str = "") -> Attack:
     """Put the request in the format of the task that the model was tuned on (https://arxiv.org/abs/2402.18540).
 
@@ -88,7 +97,7 @@ def task(text: str = "") -> Attack:
     return lambda case: _edit_request(case, lambda request: clothes.replace(REQUEST, request))
 
 
-#: Name -> attack; each takes the text to use, or has one (but for `task`).
+#: Name -> attack; each takes the text to use, or has one (but for `task`, which needs one, and `unmarked`).
 ATTACKS: dict[str, Callable[..., Attack]] = {
     "prefill": prefill,
     "aoa": aoa,
@@ -96,6 +105,7 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
     "history": history,
     "refusal_suppression": refusal_suppression,
     "task": task,
+    "unmarked": unmarked,
 }
 # A plus sign joins attacks only where the name of one follows: the text of an attack may hold others.
 _JOINT = re.compile(rf"\+(?=(?:{'|'.join(ATTACKS)})(?:[+:]|$))")
@@ -122,6 +132,8 @@ def attack_suite(suite: Suite, attack: str) -> Suite:
         if name not in ATTACKS:
             name = next(word for word in name.split("+") if word not in ATTACKS)
             raise ValueError(f"Attack '{name}' is unknown. Choose from: none, {', '.join(ATTACKS)}, joined by '+'.")
+        if text and name == "unmarked":
+            raise ValueError(f"Attack '{part}' has a text, and 'unmarked' takes none. Write 'unmarked'.")
         wrap = ATTACKS[name](text) if text else ATTACKS[name]()
         cases = tuple(map(wrap, cases))
     return replace(suite, name=f"{suite.name}+{attack}", cases=cases)

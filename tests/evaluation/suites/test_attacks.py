@@ -68,6 +68,13 @@ def test_a_request_wears_the_format_of_a_task():
         assert TASKS[name].ask(row) == TASKS[name].clothes.replace("{request}", "how?")
 
 
+def test_a_request_loses_its_mark():
+    (case,) = attack_suite(suite(Case("how?")), "unmarked").cases
+    assert case.turns[-1]["content"] == "how"
+    with pytest.raises(ValueError, match="takes none"):
+        attack_suite(suite(Case("how?")), "unmarked:x")
+
+
 @pytest.mark.parametrize("attack", ["task", "task:gsm9k", "task:Answer this:"])
 def test_a_format_without_a_place_for_the_request_is_refused(attack):
     with pytest.raises(ValueError, match=r"has no `\{request\}`.*gsm8k, sst2, code"):
