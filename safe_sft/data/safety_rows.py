@@ -38,7 +38,7 @@ def read_safety_rows(dataset: Iterable[Mapping[str, Any]], name: str = "`safety_
         )
     if not isinstance(dataset, Iterable):
         raise TypeError(
-            f"`safety_dataset={dataset!r}` is no rows. Pass a `datasets.Dataset` or a list of dictionaries."
+            f"`safety_dataset={dataset!r}` is no data set. Pass a `datasets.Dataset` or a list of dictionaries."
         )
     rows = [_read(row, index, name) for index, row in enumerate(dataset)]
     if not rows:
@@ -57,6 +57,11 @@ def _read(row: Mapping[str, Any], index: int, name: str) -> SafetyRow:
     messages, options = row.get("messages"), template_options(row, f"Row {index} of {name}") or None
     for turns in (messages, row.get("prompt"), row.get("completion")):
         _check_turns(turns, index, name)
+    if isinstance(messages, str):
+        raise ValueError(
+            f"Row {index} of {name} has the text {messages[:80]!r} as `messages`. Give it as `prompt`, or write chat "
+            "messages."
+        )
     if messages:
         if messages[-1]["role"] == "assistant" and len(messages) > 1:
             return SafetyRow(list(messages[:-1]), [messages[-1]], options)

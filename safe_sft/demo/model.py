@@ -95,7 +95,7 @@ def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
             show_progress=False,
         ),
     )
-    fast = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(  # tokens of a vocabulary  # nosec B106
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", chat_template=CHAT_TEMPLATE
     )
     fast.add_special_tokens({"additional_special_tokens": _SPECIAL[3:]})

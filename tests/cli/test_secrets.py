@@ -1,6 +1,7 @@
 """Secrets that a user gives to a command are in none of its files and in nothing that it prints."""
 
 import json
+import shutil
 
 import pytest
 import yaml
@@ -67,6 +68,25 @@ def test_training_and_what_follows_it(folder, capfd, monkeypatch):
     words = ["--prompts", str(folder / "prompts.jsonl"), "--max_new_tokens", "2", "--output", str(evaluated)]
     assert main(["evaluate", "--model", str(folder / "model"), "--name", f"a {TOKEN}", *words]) == 0
     assert leaks(evaluated, capfd.readouterr()) == []
+
+
+def test_merging(folder, capfd, monkeypatch):
+    monkeypatch.setenv("MY_CREDENTIALS", PLANTED["opaque"])
+    named = folder / f"tuned-{PLANTED['opaque']}-{TOKEN}"
+    shutil.copytree(folder / "model", named)
+    weights = folder / "weights.yaml"
+    weights.write_text("default: 0.5\n'*mlp*': 0.25\n")
+    sides = ["merge", "--aligned", str(folder / "model"), "--tuned", str(named)]
+    assert main([*sides, "--weight", str(weights), "--output", str(folder / "merged")]) == 0
+    words = ["--task_file", str(folder / "task.jsonl"), "--prompts", str(folder / "prompts.jsonl")]
+    assert main([*sides, "--weight", "0,1", "--sweep", str(folder / "sweep"), *words, "--max_new_tokens", "2"]) == 0
+    said = capfd.readouterr()
+    assert {"README.md", "model.safetensors"} <= {path.name for path in (folder / "merged").iterdir()}
+    assert leaks(folder / "merged", said) == leaks(folder / "sweep", said) == []
+    with pytest.raises(SystemExit):
+        main(["merge", "--aligned", str(folder / "model"), "--tuned", f"./{PLANTED['opaque']}", "--weight", TOKEN])
+    assert PLANTED["opaque"] not in (error := capfd.readouterr().err)
+    assert TOKEN not in error
 
 
 @pytest.mark.parametrize("debug", [[], ["--debug"]])

@@ -208,7 +208,7 @@ class ApiJudge(Judge):
             raise _Endpoint(f"what ${self._key_variable} holds is no key: it has characters that no key has")
         if key:
             request.add_unredirected_header("Authorization", f"Bearer {key}")  # for no other server
-        with urllib.request.urlopen(request, timeout=self._timeout) as reply:
+        with urllib.request.urlopen(request, timeout=self._timeout) as reply:  # http or https  # nosec B310
             said = _parsed(reply.read())
         if not isinstance(said, dict):
             raise ValueError("the reply is no JSON object")

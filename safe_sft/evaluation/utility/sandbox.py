@@ -61,11 +61,11 @@ def passes(program: str, limits: Limits | None = None) -> bool:
     limits = limits or Limits()
     reached_the_end = 64 + secrets.randbelow(50)
     with tempfile.TemporaryDirectory(prefix="safe_sft_sandbox_") as folder:
-        os.chmod(folder, 0o755)  # where the launcher is root, the program is another user
+        os.chmod(folder, 0o755)  # where the launcher is root, the program is another user  # nosec B103
         request = json.dumps(
             {"folder": folder, "source": program, "reached_the_end": reached_the_end, **asdict(limits)}
         )
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # no shell  # nosec B603
             [sys.executable, "-I", "-S", str(_LAUNCHER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
