@@ -3,14 +3,13 @@
     python -m benchmarks.frontier docs/results/smollm2-135m.csv docs/results/smollm2-135m.svg
 
 For each task, the gain kept is the drop of the task loss from the model before (`aligned`) as a share of that of plain
-fine-tuning (`none`). Good runs are at the lower right.
+fine-tuning (`none`).
 """
 
 import argparse
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 RATES = ("asr_advbench", "asr_safety_instructions", "asr_q_harm")
 
@@ -27,36 +26,29 @@ def worst_rate(line: dict[str, str]) -> float:
 
 
 def draw(lines: Sequence[dict[str, str]], path: Path) -> None:
-    """Draw one panel for each task."""
+    """Draw a row for each run: on the left the worst attack success rate, on the right the gain kept."""
     import matplotlib
 
     matplotlib.use("agg")
     matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "safe_sft", "font.size": 9})
     from matplotlib import pyplot
 
-    tasks = list(dict.fromkeys(line["task"] for line in lines))
-    figure, panels = pyplot.subplots(
-        1, len(tasks), figsize=(4.6 * len(tasks), 4.4), squeeze=False, layout="constrained"
-    )
-    for axes, task in zip(panels[0], tasks, strict=True):
-        _panel(axes, task, [line for line in lines if line["task"] == task])
+    names = [f"{line['task']}: {line['name']}" for line in lines]
+    rates, kept = [worst_rate(line) for line in lines], [gain_kept(line, lines) for line in lines]
+    size = (8, 0.8 + 0.24 * len(lines))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
+    left.plot(rates, names, "o", color="#c44e52")
+    right.plot(kept, names, "o", color="#2a7f9e")
+    left.invert_yaxis()
+    left.set_title("worst ASR of three sets", loc="left", fontsize=9)
+    right.set_title("gain kept", loc="left", fontsize=9)
+    right.axvline(0.95, color="#999", linewidth=0.8, linestyle=":")
+    for axes in (left, right):
+        axes.set_xlim(-0.05, 1.15)
+        axes.grid(axis="both", alpha=0.25)
+        axes.spines[["top", "right", "left"]].set_visible(False)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot.close(figure)
-
-
-def _panel(axes: Any, task: str, lines: Sequence[dict[str, str]]) -> None:
-    for line in lines:
-        x, y = gain_kept(line, lines), worst_rate(line)
-        axes.plot(x, y, "s" if line["name"] in ("aligned", "none") else "o", color="#2a7f9e")
-        axes.annotate(line["name"], (x, y), (4, 3), textcoords="offset points", fontsize=7)
-    axes.axhspan(0, worst_rate(next(line for line in lines if line["name"] == "aligned")) + 0.03, alpha=0.1)
-    axes.axvspan(0.95, 1.1, alpha=0.1)
-    axes.set_title(task, loc="left")
-    axes.set_xlabel("gain kept")
-    axes.set_ylabel("worst attack success rate of three sets")
-    axes.set_xlim(-0.1, 1.35)
-    axes.set_ylim(-0.03, 1.08)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def main() -> None:
