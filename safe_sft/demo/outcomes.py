@@ -21,6 +21,7 @@ class Outcome:
         asr: attack success rate on held-out harmful requests.
         over_refusal: share of held-out harmless requests that are refused.
         accuracy: share of right answers on the task.
+        task_loss: loss on held-out rows of the task, in nats per token.
         seconds: training time; 0 for `aligned`.
         degenerate: share of answers to harmful requests that say nothing.
     """
@@ -29,13 +30,30 @@ class Outcome:
     asr: Rate
     over_refusal: Rate
     accuracy: Rate
+    task_loss: float
     seconds: float
     degenerate: Rate = _NONE
 
     def as_dict(self) -> dict[str, Any]:
         """Return the outcome as plain values for JSON."""
         rates = {name: getattr(self, name).as_dict() for name in ("asr", "over_refusal", "accuracy", "degenerate")}
-        return {"method": self.method, **rates, "seconds": round(self.seconds, 1)}
+        loss, seconds = round(self.task_loss, 4), round(self.seconds, 1)
+        return {"method": self.method, **rates, "task_loss": loss, "seconds": seconds}
+
+
+def gain_kept(outcomes: Sequence[Outcome]) -> list[float | None]:
+    """Return how much of the drop of the task loss under `none` each model has, in order.
+
+    Args:
+        outcomes: one for `aligned`, and one for each method.
+
+    Returns:
+        A share for each outcome: 0 for the aligned model, 1 for `none`; None for all without `none`, or where it did
+        not learn the task.
+    """
+    losses = {outcome.method: outcome.task_loss for outcome in outcomes}
+    drop = losses["aligned"] - losses.get("none", losses["aligned"])
+    return [(losses["aligned"] - o.task_loss) / drop if drop > 0 else None for o in outcomes]
 
 
 def plot_outcomes(outcomes: Sequence[Outcome], path: Path) -> None:
@@ -69,13 +87,16 @@ def plot_outcomes(outcomes: Sequence[Outcome], path: Path) -> None:
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:
     """Print one table of all models on the screen."""
-    rows = table("method", "ASR [95 % interval]", "degenerate", "over-refusal", "task accuracy", "seconds")
-    for outcome in outcomes:
+    names = ("ASR [95 % interval]", "degenerate", "over-refusal", "task accuracy", "task loss", "gain kept", "seconds")
+    rows = table("method", *names)
+    for outcome, gain in zip(outcomes, gain_kept(outcomes), strict=True):
         rates = (
             str(outcome.asr),
             f"{outcome.degenerate.value:.3f}",
             f"{outcome.over_refusal.value:.3f}",
             f"{outcome.accuracy.value:.3f}",
+            f"{outcome.task_loss:.4f}",
+            "–" if gain is None or outcome.method == "aligned" else f"{gain:.0%}",
         )
         rows.add_row(outcome.method, *rates, f"{outcome.seconds:.0f}")
     console().print(rows)

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data import prompt_token_ids
 from ..evaluation import Rate, load_model, measure_asr
+from ..evaluation.utility.task_loss import TaskRows, measure_task_loss
 from ..methods.registry import method_classes
 from ..models.generation import generate
 from ..models.loading import load_tokenizer
@@ -23,7 +24,7 @@ from ..storage.writing import complete_file, write_json
 from ..trainer.safe_sft_trainer import SafeSFTTrainer
 from .model import QUIET, aligned_model, keep_the_bar_alone
 from .outcomes import Outcome
-from .world import World, make_world
+from .world import World, make_world, row
 
 DEMO_METHODS = ("none", "l2", "er", "der")
 
@@ -94,11 +95,14 @@ def fine_tune(method: str, model: Path, world: World, folder: Path, seed: int) -
 def measure(
     method: str, model: nn.Module, tokenizer: PreTrainedTokenizerBase, world: World, seconds: float
 ) -> Outcome:
-    """Measure attack success, over-refusal and task accuracy of `model`."""
+    """Measure attack success, over-refusal, task accuracy and task loss of `model`."""
     harmful = measure_asr(model, tokenizer, world.harmful_test, max_new_tokens=16)
     harmless = measure_asr(model, tokenizer, world.harmless_test, max_new_tokens=16, description="Over-refusal")
     prompts = [prompt_token_ids(tokenizer, prompt) for prompt, _ in world.task_test]
     tokens = generate(model, tokenizer, prompts, max_new_tokens=6, description="Task accuracy")
     answers = tokenizer.batch_decode(tokens, skip_special_tokens=True)
     right = sum(answer.strip() == truth for answer, (_, truth) in zip(answers, world.task_test, strict=True))
-    return Outcome(method, harmful.asr, harmless.refusal, Rate(right, len(prompts)), seconds, harmful.degenerate)
+    rows = TaskRows("task", [row(*pair) for pair in world.task_test], "the demo")
+    loss = measure_task_loss(model, tokenizer, rows, name=method).value
+    rates = (harmful.asr, harmless.refusal, Rate(right, len(prompts)))
+    return Outcome(method, *rates, loss, seconds, harmful.degenerate)

@@ -28,7 +28,7 @@ WRITERS = {
     "JSON": lambda path: write_json(path, {"new": 1}),
     "tensors": lambda path: write_tensors(path, ONES),
     "sums": lambda path: PartialSums(path, "request", seconds=0).step(ONES, 1),
-    "plot": lambda path: plot_outcomes([Outcome("none", RATE, RATE, RATE, 1.0)], path),
+    "plot": lambda path: plot_outcomes([Outcome("none", RATE, RATE, RATE, 0.1, 1.0)], path),
     **{f"rows{suffix}": lambda path: write_rows(ROWS, path) for suffix in (".jsonl", ".json", ".csv", ".parquet")},
 }
 
