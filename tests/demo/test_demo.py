@@ -71,7 +71,7 @@ def test_plain_tuning_forgets_and_der_does_not(tmp_path, monkeypatch, seed):
     assert der.asr.value <= 0.1
     assert 0.3 <= aligned.accuracy.value <= 0.7  # chance: the task is to be learned
     assert none.accuracy.value >= 0.9
-    assert none.task_loss <= aligned.task_loss / 10
+    assert none.task_loss <= aligned.task_loss / 4
     assert der.accuracy.value >= none.accuracy.value - 0.03
     assert gain_kept([aligned, none, der])[2] >= 0.9
     assert (tmp_path / "out" / "demo.png").stat().st_size > 10_000
