@@ -58,9 +58,9 @@ RUNS: dict[str, dict[str, Any] | None] = {
     "plain": None,
     "plain, same total tokens": None,
     "none": {"safety_method": "none"},
-    "der (online)": {"safety_method": "der"},
+    "der (online)": {"safety_method": "der", "teacher_memory": 0},  # as when each row is replayed for the first time
     "der (cached)": {"safety_method": "der", "teacher": "cached"},
-    "der (kl)": {"safety_method": "der", "teacher_divergence": "kl"},
+    "der (kl)": {"safety_method": "der", "teacher_divergence": "kl", "teacher_memory": 0},
     "er": {"safety_method": "er"},
     "l2": {"safety_method": "l2"},
     "lwf": {"safety_method": "lwf"},
