@@ -1,7 +1,7 @@
 """The plan's operations against those that torch counts in real steps, for every split of a step.
 
-Attention is eager, for torch does not count fused attention on a CPU; the inputs of the first layer need no gradient, so
-that the plan is a little above.
+Attention is eager, for torch does not count fused attention on a CPU; the inputs of the first layer need no gradient,
+so that the plan is a little above.
 """
 
 import pytest
