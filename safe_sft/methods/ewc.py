@@ -25,7 +25,7 @@ class EWC(ImportanceAnchor):
     """Squared distance from the aligned weights, weighted by the Fisher information of the safety answers."""
 
     name = "ewc"
-    default_weight = 1000.0
+    default_weight = 100.0
     bibtex = cleandoc("""
         @article{kirkpatrick2017overcoming,
           title   = {Overcoming catastrophic forgetting in neural networks},

@@ -23,7 +23,7 @@ class L2(WeightAnchor):
     """Squared distance from the aligned weights."""
 
     name = "l2"
-    default_weight = 1000.0
+    default_weight = 100.0
     bibtex = cleandoc("""
         @inproceedings{li2018explicit,
           title     = {Explicit Inductive Bias for Transfer Learning with Convolutional Networks},

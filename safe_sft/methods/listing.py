@@ -20,7 +20,7 @@ def methods_table() -> str:
         "| `safety_method` | adds to the loss | needs | default weight |",
         "|---|---|---|---|",
         *(f"| {' | '.join(cells)} |" for cells in rows),
-        '| `der++`, `der+l2`, … | Their sum, each with its weight: `safety_weight: "3+1000"` | | |',
+        '| `der++`, `der+l2`, … | Their sum, each with its weight: `safety_weight: "3+100"` | | |',
         "| `none` | Nothing | | |",
     ]
     return "\n".join(lines)

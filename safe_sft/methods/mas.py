@@ -26,7 +26,7 @@ class MAS(ImportanceAnchor):
     """Squared distance from the aligned weights, weighted by how much the logits on the safety rows depend on each."""
 
     name = "mas"
-    default_weight = 1000.0
+    default_weight = 100.0
     bibtex = cleandoc("""
         @inproceedings{aljundi2018memory,
           title     = {Memory Aware Synapses: Learning what (not) to forget},

@@ -63,7 +63,7 @@ def test_a_recipe_may_name_it(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"output_dir: {tmp_path}\nsafety_method: toy+l2\nema_decay: 0.5\nuse_cpu: true\n")
     _, args, _, _ = parse(["--config", str(recipe)])
-    assert [(method.name, weight) for method, weight in args.safety_terms] == [("toy", 0.25), ("l2", 1000.0)]
+    assert [(method.name, weight) for method, weight in args.safety_terms] == [("toy", 0.25), ("l2", 100.0)]
     assert "toy" in write_recipe("Qwen/Qwen3-0.6B", "gsm8k", "24GB", "der")
 
 
