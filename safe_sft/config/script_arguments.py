@@ -10,6 +10,12 @@ from ..data.tasks import find_task
 from .docstring_help import help_from_docstring
 from .types import check_types
 
+#: Fields whose own check says more than their type.
+_OF_OWN_CHECKS = frozenset(
+    {"task_size", "task_eval_size", "poison_ratio", "safety_mix_ratio"}
+    | {"gate_max_asr", "gate_max_asr_increase", "gate_max_utility_drop"}
+)
+
 
 @help_from_docstring
 @dataclass
@@ -68,7 +74,7 @@ class SafeScriptArguments(ScriptArguments):
     gate_max_utility_drop: float | None = None
 
     def __post_init__(self) -> None:
-        check_types(self, SafeScriptArguments)
+        check_types(self, SafeScriptArguments, _OF_OWN_CHECKS)
         self._check_task()
         self._check_shares()
         self._check_poison()

@@ -42,7 +42,7 @@ def check_callbacks(callbacks: Any) -> None:
     Raises:
         TypeError: for the first that is none.
     """
-    for callback in callbacks or ():
+    for callback in callbacks if isinstance(callbacks, list) else ():
         if not isinstance(callback, TrainerCallback) and not (
             isinstance(callback, type) and issubclass(callback, TrainerCallback)
         ):

@@ -72,3 +72,15 @@ def test_what_is_on_this_machine_is_counted(tmp_path):
         DatasetMixtureConfig(),
     )
     assert [(rows.rows, rows.counted) for rows in found] == [(16, True), (6, True)]
+
+
+def test_options_of_the_chat_template_are_counted():
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{{ note }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    rows = [{"prompt": [{"role": "user", "content": "ask"}], "completion": [{"role": "assistant", "content": "yes"}]}]
+    options = {"note": "12345"}
+    assert count_task_rows(rows, tokenizer, None).tokens == 6
+    assert count_task_rows(rows, tokenizer, None, options).tokens == 11
+    assert count_task_rows([{**rows[0], "chat_template_kwargs": {"note": "1"}}], tokenizer, None, options).tokens == 7
+    assert count_safety_rows(rows, tokenizer, None, 8, None, options).tokens == 11
+    assert count_safety_rows([{"prompt": rows[0]["prompt"]}], tokenizer, None, 8, None, options).tokens == 8 + 8

@@ -84,3 +84,21 @@ def test_a_file_without_answers_is_named(tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"question": "why?"}))
     with pytest.raises(ValueError, match=r"has the columns \['question'\]. A task loss needs"):
         task_rows(str(tmp_path / "rows.jsonl"))
+
+
+def test_tools_of_a_row_are_in_what_is_measured():
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = (
+        "{% if tools %}{{ tools[0].name }}{% endif %}{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
+    row = {**CHAT[0], "tools": json.dumps([{"name": "weather"}])}
+    without, with_tools, by_hand = (
+        measure_task_loss(make_model(), tokenizer, TaskRows("t", [each], "s"), name="m")
+        for each in (
+            CHAT[0],
+            row,
+            {**CHAT[0], "prompt": [{"role": "user", "content": f"weather{CHAT[0]['prompt'][0]['content']}"}]},
+        )
+    )
+    assert with_tools.sums == by_hand.sums != without.sums
+    assert with_tools.tokens == without.tokens
