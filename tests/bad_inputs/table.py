@@ -12,7 +12,7 @@ from peft import get_peft_model
 from tests.conftest import lora, make_model, make_tokenizer, safety_rows, task_rows
 
 #: Value of a field that the recipe is to lack.
-ABSENT = object()
+ABSENT = "(absent)"
 TRAIN = "train --config {here}/recipe.yaml"
 
 
