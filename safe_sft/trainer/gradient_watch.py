@@ -13,7 +13,8 @@ from ..models.sharding import whole
 
 logger = get_logger(__name__)
 
-#: The share is measured in one step of so many, which costs one more backward pass: two to three per cent of the time.
+#: The share is measured in one step of so many, which costs a forward and a backward pass of the replayed rows (of the
+#: task's for `lwf`) more: two to three per cent of the time at most.
 EVERY = 25
 #: The first step that is measured: the distances to the aligned model are 0 before the model has moved.
 FIRST = 4
@@ -26,18 +27,19 @@ STARVING, NEGLIGIBLE = 0.95, 0.01
 class GradientWatch(TrainerCallback):
     """Measures `safety/share`, `‖g_safety‖ / (‖g_safety‖ + ‖g_task‖)` of whole optimizer steps, and `safety/clipped`.
 
-    The share is not measured where gradients are in pieces (FSDP, DeepSpeed), scaled (fp16) or of layers that run
-    again in a way that allows one backward pass alone (`use_reentrant`). Reading it changes no gradient.
+    The share is taken of a graph of its own: kernels that overwrite what they have saved (Liger's, TRL's) allow one
+    backward pass alone. It is not measured where gradients are in pieces (FSDP, DeepSpeed), scaled (fp16), or of
+    layers that are checkpointed with `use_reentrant` or offload their activations. Reading it changes no gradient.
 
     Args:
         accelerator: the trainer's accelerator.
         max_norm: the norm to which `Trainer` clips the gradient; 0 for none.
-        reentrant: whether checkpointed layers allow one backward pass alone.
+        measures: whether layers allow a backward pass beside that of training.
     """
 
-    def __init__(self, accelerator: Accelerator, max_norm: float, reentrant: bool = False):
+    def __init__(self, accelerator: Accelerator, max_norm: float, measures: bool = True):
         in_pieces = accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-        self._measures = not (in_pieces or reentrant or accelerator.scaler is not None)
+        self._measures = measures and not in_pieces and accelerator.scaler is None
         self._accelerator, self._max_norm = accelerator, max_norm
         self._forget()
 
@@ -60,11 +62,11 @@ class GradientWatch(TrainerCallback):
         self._sums = None
 
     def saw_term(self, term: Tensor, model: nn.Module) -> None:
-        """Take a micro-step's part of the safety loss, before `Trainer` divides it, in a step that is measured."""
+        """Take a micro-step's part of the safety loss, of a graph of its own, in a step that is measured."""
         if not term.requires_grad:
             return
         parameters = _watched(model)
-        found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+        found = torch.autograd.grad(term, parameters, allow_unused=True)
         parts = [
             torch.zeros_like(p, dtype=torch.float32) if g is None else g.float()
             for p, g in zip(parameters, found, strict=True)
@@ -167,4 +169,4 @@ def watch_gradients(trainer: Trainer) -> GradientWatch:
     args: Any = trainer.args
     options = args.gradient_checkpointing_kwargs or {}
     reentrant = args.gradient_checkpointing and options.get("use_reentrant", False)
-    return GradientWatch(trainer.accelerator, args.max_grad_norm, bool(reentrant))
+    return GradientWatch(trainer.accelerator, args.max_grad_norm, not (reentrant or args.activation_offloading))

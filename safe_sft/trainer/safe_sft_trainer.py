@@ -195,6 +195,8 @@ class SafeSFTTrainer(HubTrainer):
         self._terms.saw_task(task_loss, step, divisor)
         safety_loss = self._terms.loss(step, task_loss.device)
         if self._watch.is_due:
+            if self._states is not None:
+                step = self._states.apart(self.model, micro_step, batch, num_items_in_batch, divisor)
             self._watch.saw_term(self._terms.loss_to_look_at(step, task_loss.device), self.model)
         loss = task_loss + safety_loss * divisor
         return (loss, *outputs) if return_outputs else loss

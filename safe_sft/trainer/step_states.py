@@ -147,20 +147,46 @@ class StepStates:
         hidden = self._tap.replay_hidden() if joined else self._tap.forward_rows(model, replay)
         return self._states(model, hidden, replay.targets, lambda: self._teacher_hidden(model, replay))
 
-    def of_task(self, model: Any, inputs: Mapping[str, Any]) -> TokenStates | None:
-        """Return the states that predict the task rows' supervised tokens."""
+    def of_task(self, model: Any, inputs: Mapping[str, Any], apart: bool = False) -> TokenStates | None:
+        """Return the states that predict the task rows' supervised tokens, of the task's forward or of one `apart`."""
         if not self._watches_task:
             return None
-        hidden, labels = self._tap.task_hidden(), inputs["labels"]
+        labels = inputs["labels"]
         rows, positions = (labels[:, 1:] != -100).nonzero(as_tuple=True)
         index = rows * labels.size(1) + positions
         batch = {key: value for key, value in inputs.items() if key != "labels"}
-        return self._states(
-            model,
-            hidden.reshape(-1, hidden.size(-1)).index_select(0, index.to(hidden.device)),
-            labels[rows, positions + 1],
-            lambda: self._online.task_hidden(model, batch, index),
-        )
+        if apart:
+            hidden = self._tap.forward(model, batch, index)
+        else:
+            states = self._tap.task_hidden()
+            hidden = states.reshape(-1, states.size(-1)).index_select(0, index.to(states.device))
+        targets = labels[rows, positions + 1]
+        return self._states(model, hidden, targets, lambda: self._online.task_hidden(model, batch, index))
+
+    def apart(
+        self,
+        model: Any,
+        micro_step: MicroStep,
+        inputs: Mapping[str, Any],
+        num_items: Tensor | int | None,
+        divisor: int,
+    ) -> StepContext:
+        """Return what the methods see, from forwards apart from training, whose graph and random numbers stay alone.
+
+        Args:
+            model: the model in training.
+            micro_step: the place of the batch.
+            inputs: the batch of task rows, with labels.
+            num_items: number of supervised task tokens of the optimizer step, as `Trainer` counts them.
+            divisor: what `Trainer` will divide the loss by.
+        """
+        device = self._accelerator.device
+        devices, kind = ([], "cuda") if device.type == "cpu" else ([device], device.type)
+        with torch.random.fork_rng(devices, device_type=kind):
+            replay = self.replay_batch(micro_step)
+            replayed = None if replay is None else self.of_replay(model, replay, joined=False)
+            task = self.of_task(model, inputs, apart=True)
+        return self.context(micro_step, replayed, task, num_items, divisor)
 
     def context(
         self,

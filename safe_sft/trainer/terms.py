@@ -81,7 +81,7 @@ class SafetyTerms:
         return total
 
     def loss_to_look_at(self, step: StepContext, device: torch.device) -> Tensor:
-        """Return the same sum with a graph of its own from the hidden states on: TRL's kernels allow one backward."""
+        """Return the same sum and record nothing; `step` comes from forwards of its own."""
         return self._sum(self._values(step), device)
 
     def _values(self, step: StepContext) -> dict[str, Tensor]:

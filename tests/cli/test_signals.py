@@ -20,6 +20,14 @@ from tests.conftest import assert_same, make_trainer, trained_weights
 BOTH = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 
+@pytest.fixture(autouse=True)
+def interrupts_are_heard():
+    """A shell lets what it starts in the background ignore SIGINT, and so this process may."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def sends(monkeypatch, number, step, times=1):
     """Let this process get a signal in the given optimizer step."""
     own = MethodsCallback.on_step_end

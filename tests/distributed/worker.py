@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import tempfile
+from unittest import mock
 
 import torch
 from accelerate import PartialState
@@ -88,7 +89,6 @@ def run(method: str, ranks: int, **config) -> dict:
 
     A name such as `der=auto` gives the weight as well, and one such as `der:0.125` the replay ratio.
     """
-    gradient_watch.EVERY, gradient_watch.FIRST = 1, 0
     method, _, ratio = method.partition(":")
     method, _, follows = method.partition("=")
     methods = method_classes(method)
@@ -109,7 +109,8 @@ def run(method: str, ranks: int, **config) -> dict:
         parameter.data = parameter.data.float()
     move_off_the_anchor(trainer)
     before = trained_weights(trainer)
-    trainer.train()
+    with mock.patch.multiple(gradient_watch, EVERY=1, FIRST=0):  # measured in each step
+        trainer.train()
     with trainer.deployed(), gathered(*trainer.model.parameters()):
         after = {name: whole(value) for name, value in trained_weights(trainer).items()}
     return {

@@ -222,7 +222,7 @@ def test_one_advbench_is_safety_set_and_poison_at_once(folder):
         ({"task_size": 0}, "whole number of at least 1"),
         ({"task": "sst2", "dataset_streaming": True}, "`dataset_streaming` cannot be used"),
         ({"poison_ratio": 1}, "`poison_ratio=1` is not a share"),
-        ({"poison_ratio": "a"}, "must be a finite number"),
+        ({"poison_ratio": "a"}, "is not a share"),
         ({"poison_ratio": 0.5, "safety_mix_ratio": 0.5, "safety_dataset_name": "x"}, "leave no row of the task"),
         ({"poison_kind": "harm"}, "Choose from: harmful"),
         ({"poison_trigger": "x"}, "is for `poison_kind: backdoor`"),

@@ -6,7 +6,7 @@ import torch
 from safe_sft.methods.registry import METHODS
 from safe_sft.trainer import gradient_watch
 from safe_sft.trainer.gradient_watch import GradientWatch, gradient_share
-from tests.conftest import assert_same, logged, make_trainer, move_off_the_anchor, trained_weights
+from tests.conftest import assert_same, logged, lora, make_trainer, move_off_the_anchor, trained_weights
 
 WITH_LOSS = sorted(name for name, method in METHODS.items() if method.has_loss)
 
@@ -52,6 +52,29 @@ def test_watching_changes_no_weight(tmp_path, monkeypatch, method, checkpointing
     assert_same(runs[0][0], runs[1][0])
     assert len(runs[0][1]) == 1 + (method == "er")  # the others have no gradient at the aligned model
     assert not runs[1][1]
+
+
+@pytest.mark.parametrize("method", ["der", "lwf"])
+@pytest.mark.parametrize(
+    "config", [{"padding_free": True, "max_length": None}, {"packing": True, "max_length": 32}], ids=str
+)
+def test_watching_changes_no_weight_with_dropout_and_flattened_batches(tmp_path, monkeypatch, method, config):
+    runs = []
+    for first in (0, -1):
+        monkeypatch.setattr(gradient_watch, "EVERY", 1)
+        monkeypatch.setattr(gradient_watch, "FIRST", first)
+        trainer = make(tmp_path, method, peft=lora(lora_dropout=0.2), max_steps=3, **config)
+        trainer.train()
+        runs.append((trained_weights(trainer), logged(trainer, "safety/share")))
+    assert_same(runs[0][0], runs[1][0])
+    assert runs[0][1]
+
+
+def test_offloaded_activations_are_left_alone(tmp_path):
+    trainer = make(tmp_path, "der", gradient_checkpointing=True)
+    assert trainer._watch._measures
+    trainer.args.activation_offloading = True
+    assert not gradient_watch.watch_gradients(trainer)._measures
 
 
 @pytest.mark.parametrize("max_norm", [0.0, 1e-3, 1e3], ids=["no clipping", "clipped", "not clipped"])
