@@ -230,9 +230,8 @@ class SafeSFTConfig(SFTConfig):
         ):
             value = getattr(self, name)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not (value is None and name in ("safety_max_asr", "safety_budget")) and not (
-                is_number and low <= value <= high
-            ):
+            is_unset = value is None and name in ("safety_max_asr", "safety_budget")
+            if not is_unset and not (is_number and low <= value <= high):
                 raise ValueError(f"`{name}={value!r}` must be a number from {low:g} to {high:g}.")
         if any(method.needs_replay for method, _ in self.safety_terms):
             check_replay_size(self.replay_ratio, self.per_device_train_batch_size)

@@ -105,8 +105,7 @@ class EffectiveWeightSpace(AnchoredSpace):
         return total
 
     def _movement(self, pair: FactorPair) -> tuple[Tensor, Tensor]:
-        a, b = whole(pair.a.parameter), whole(pair.b.parameter)
-        a, b = a.float() if a.dtype != torch.float64 else a, b.float() if b.dtype != torch.float64 else b
+        a, b = wide(whole(pair.a.parameter)), wide(whole(pair.b.parameter))
         if f"{pair.name}.lora_A" not in self._anchors:
             left, right = b * pair.scaling, a
         else:
