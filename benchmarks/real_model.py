@@ -26,6 +26,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from safe_sft import SafeSFTConfig, SafeSFTTrainer
+from safe_sft.data.builtin import builtin_prompts
 from safe_sft.evaluation import measure_asr
 from safe_sft.evaluation.answering import answer_cases
 from safe_sft.evaluation.utility.scored_tasks import scored_task
@@ -90,7 +91,7 @@ def safety_rows(folder: Path, name: str) -> list[dict[str, Any]] | None:
 
 
 def measured(model: Any, tokenizer: Any, folder: Path, task: str, asked: int) -> dict[str, Any]:
-    """Measure attack success on three sets of unseen requests, the task loss and, on SST2, the accuracy."""
+    """Measure ASR on three sets of unseen requests, over-refusal, the task loss and, on SST2, the accuracy."""
     sets = {
         "asr_advbench": [r["goal"] for r in read(folder, "advbench")[320 : 320 + asked]],
         "asr_safety_instructions": [r["instruction"] for r in read(folder, "safety_instructions")[-asked:]],
@@ -98,7 +99,11 @@ def measured(model: Any, tokenizer: Any, folder: Path, task: str, asked: int) ->
     }
     held_out = task_rows(folder, task, "test")[:HELD_OUT]
     accuracy = sst2_accuracy(model, tokenizer, held_out) if task == "sst2" else ""
-    rates = {name: measure_asr(model, tokenizer, asks, max_new_tokens=24).asr.value for name, asks in sets.items()}
+    reports = {name: measure_asr(model, tokenizer, asks, max_new_tokens=24) for name, asks in sets.items()}
+    rates = {name: report.asr.value for name, report in reports.items()}
+    harmless = builtin_prompts("over_refusal")
+    asks = [prompt.prompt for prompt in harmless[:: max(1, len(harmless) // asked)]]
+    rates["over_refusal"] = measure_asr(model, tokenizer, asks, max_new_tokens=24).refusal.value
     loss = measure_task_loss(model, tokenizer, TaskRows(task, held_out[:100], "held-out rows"), name="model").value
     return {"task_loss": round(loss, 4), "accuracy": accuracy, "asked": asked, **rates}
 

@@ -27,6 +27,7 @@ from transformers.utils import cached_file, find_adapter_config_file
 from .fit import ModelError, check_adapter, check_base, check_vocabulary
 from .folders import read_json, tokenizer_source
 from .opening import readable
+from .template_probe import require_ending_template
 
 _REPORTER = logging.getLogger("transformers.modeling_utils")
 
@@ -112,12 +113,13 @@ def load_tokenizer(
 
     Raises:
         FileNotFoundError: when a file is missing.
-        ValueError: when a file is damaged.
+        ValueError: when a file is damaged, or the chat template does not end.
     """
     with readable("tokenizer", str(name)):
         loaded = auto.from_pretrained(str(name), trust_remote_code=trust_remote_code, **options)
     if auto is AutoTokenizer and not loaded.chat_template:
         loaded.chat_template = _processor_template(str(name), options.get("revision"))
+    require_ending_template(loaded, str(name))
     return loaded
 
 

@@ -130,6 +130,7 @@ TOKENIZERS = [
     *_through("a template that is no Jinja", _template("{% for %}"), "template", "chat_template_path", "train", "evaluate"),
     *_through("a template that drops what is said", _template("hello"), "drops the text", "chat_template_path", "train", "evaluate"),
     *_through("a template that loops", _template("{% for i in range(10 ** 9) %}{{ i }}{% endfor %}"), "template", "chat_template_path", "train", "evaluate"),
+    *_through("a template that writes too much", _template("{{ messages[0]['content'] * 10 ** 7 }}"), "1,000,000 characters", "chat_template_path", "train", "evaluate", "importance"),
     *_through("a template that reaches for Python", _template("{{ ''.__class__.__mro__[1].__subclasses__() }}"), "template", "chat_template_path", "train", "evaluate"),
     Bad("train: rows that the template refuses", TRAIN, "Row 1", "roles must alternate",
         {"rows.jsonl": [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}, {"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}]},
