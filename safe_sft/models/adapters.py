@@ -16,13 +16,19 @@ _BORROWED = "borrowed"  # name of an adapter that is loaded for a while
 
 
 def active_lora_layers(model: nn.Module) -> list[tuple[str, Any]]:
-    """Return the LoRA layers of `model` that hold the active adapter, with their names."""
+    """Return the LoRA layers of `model` that hold the active adapter, with their names.
+
+    AdaLoRA's, whose product has a third factor, are none.
+    """
+    from peft.tuners.adalora.layer import AdaLoraLayer
     from peft.tuners.lora import LoraLayer
 
+    layers = (named for named in model.named_modules() if isinstance(named[1], LoraLayer))
     return [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, LoraLayer) and set(module.active_adapters) & {*module.lora_B, *module.lora_embedding_B}
+        (name, layer)
+        for name, layer in layers
+        if set(layer.active_adapters) & {*layer.lora_B, *layer.lora_embedding_B}
+        and not isinstance(layer, AdaLoraLayer)
     ]
 
 

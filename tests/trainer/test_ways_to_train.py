@@ -1,8 +1,19 @@
 """The ways TRL trains, each with replay, distillation and a weight penalty at once: trains, or is refused by name."""
 
+import re
+
 import pytest
 import torch
-from peft import get_peft_model
+from peft import (
+    AdaLoraConfig,
+    FourierFTConfig,
+    IA3Config,
+    LNTuningConfig,
+    LoHaConfig,
+    OFTConfig,
+    VeraConfig,
+    get_peft_model,
+)
 from transformers import (
     BitsAndBytesConfig,
     CohereConfig,
@@ -100,6 +111,36 @@ def test_dora(tmp_path):
 
 def test_rslora_and_modules_to_save(tmp_path):
     check(make_trainer(tmp_path, EVERYTHING, peft=lora(use_rslora=True, modules_to_save=["embed_tokens"])))
+
+
+LAYER = {"task_type": "CAUSAL_LM", "target_modules": ["q_proj"]}
+ADAPTERS = {
+    "one layer": lora(layers_to_transform=[1], target_modules=["q_proj"]),
+    "ranks that differ": lora(rank_pattern={"q_proj": 8}, alpha_pattern={"v_proj": 3}),
+    "layers used twice": lora(layer_replication=[[0, 2], [1, 2]]),
+    "tokens": lora(trainable_token_indices=[3, 4]),
+    "an embedding": lora(target_modules=["embed_tokens", "q_proj"]),
+    "biases": lora(lora_bias=True),
+    "adalora": AdaLoraConfig(**LAYER, total_step=10, tinit=1, tfinal=2),
+    "ia3": IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]),
+    "loha": LoHaConfig(**LAYER),
+    "norms": LNTuningConfig(task_type="CAUSAL_LM", target_modules=["input_layernorm"]),
+    "oft": OFTConfig(**LAYER, r=0, oft_block_size=4),
+    "vera": VeraConfig(**LAYER, r=4),
+    "fourier": FourierFTConfig(**LAYER, n_frequency=10),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT's, of layers that it cannot merge
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_adapters(tmp_path, name):
+    """Every kind of adapter trains with replay; a penalty holds its weights or says what to set."""
+    steps = {"peft": ADAPTERS[name], "optim": "adamw_torch", "learning_rate": 0.03}
+    check(make_trainer(tmp_path, "der+ema", **steps), "der")
+    try:
+        check(make_trainer(tmp_path, "l2", **steps), "l2")
+    except ValueError as refusal:
+        assert re.search(r"[Ss]et `(importance_space: adapter|penalty_normalization: none)`", str(refusal))
 
 
 def test_the_active_adapter_of_several_is_trained(tmp_path):
