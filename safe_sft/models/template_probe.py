@@ -1,4 +1,4 @@
-"""Runs a chat template once on a short conversation: a template is a program, which may not end, or fill the memory."""
+"""Runs a chat template once on a short conversation: it is a program, which may not end, or may fill the memory."""
 
 import threading
 from typing import Any
