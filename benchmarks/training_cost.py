@@ -6,8 +6,8 @@
 
 All runs are in memory at once and take their steps in turns, or one after the other with `--apart`.
 
-Beside the ratios stands the bound: 1 + replay tokens / task tokens, and a third of the replay part for an online
-teacher (a forward without a backward). The naive DER, for comparison, is the usual implementation: a second forward
+Beside the ratios stand the operations, counted by `safe-sft plan`. A replayed row has a prompt and the first 16 tokens
+of an answer, as by default. The naive DER, for comparison, is the usual implementation: a second forward
 for the replayed rows, the full logits of student and teacher, and their mean squared error. Memory is what is alive
 between steps (weights, optimizer, what the method keeps), and the peak of a step beyond it; on CPU, counted by the
 allocator.
@@ -35,7 +35,9 @@ from safe_sft import SafeSFTConfig, SafeSFTTrainer
 from safe_sft.data import TokenizedRow
 from safe_sft.demo.model import make_tokenizer
 from safe_sft.models.adapters import adapter_disabled
+from safe_sft.planning.compute import Batch, step_work
 from safe_sft.replay import ReplayBatch
+from safe_sft.run.arguments import with_values
 
 SHAPES: dict[str, dict[str, Any]] = {
     "small": {"model_type": "llama", "hidden_size": 512, "intermediate_size": 1365, "num_hidden_layers": 8,
@@ -53,6 +55,8 @@ NF4 = BitsAndBytesConfig(
     bnb_4bit_use_double_quant=True,
     bnb_4bit_compute_dtype=torch.bfloat16,
 )
+#: Tokens of a replayed row: a short request with its template, and the beginning of an answer.
+PROMPT, ANSWER = 49, 16
 #: Name -> fields of `SafeSFTConfig`; None is TRL's own trainer.
 RUNS: dict[str, dict[str, Any] | None] = {
     "plain": None,
@@ -60,7 +64,7 @@ RUNS: dict[str, dict[str, Any] | None] = {
     "none": {"safety_method": "none"},
     "der (online)": {"safety_method": "der", "teacher_memory": 0},  # as when each row is replayed for the first time
     "der (cached)": {"safety_method": "der", "teacher": "cached"},
-    "der (kl)": {"safety_method": "der", "teacher_divergence": "kl", "teacher_memory": 0},
+    "der (squared)": {"safety_method": "der", "teacher_divergence": "squared", "teacher_memory": 0},
     "er": {"safety_method": "er"},
     "l2": {"safety_method": "l2"},
     "lwf": {"safety_method": "lwf"},
@@ -108,7 +112,7 @@ class Run:
         )
         before = alive()
         kind = SafeSFTTrainer if RUNS[name] else NaiveDER if name == "naive der" else SFTTrainer
-        safety = [{"prompt": "a", "completion": "b " * args.length}] * max(8, args.replay)
+        safety = [{"prompt": "a " * (PROMPT // 2 - 1), "completion": "b " * ANSWER}] * max(8, args.replay)
         self.trainer = kind(
             build_model(args),
             config,
@@ -118,7 +122,7 @@ class Run:
             **({"safety_dataset": safety} if replays else {}),
         )
         if kind is NaiveDER:
-            ids = token_row(args.length)["input_ids"]
+            ids = token_row(PROMPT + ANSWER)["input_ids"]
             self.trainer.replay, self.trainer.replay_rows = [TokenizedRow(ids, ids)] * args.replay, args.replay
         trainer = self.trainer
         if args.checkpointing:
@@ -127,6 +131,7 @@ class Run:
         self.model, self.optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
         trainer.current_gradient_accumulation_steps = 1
         self.batches = iter(trainer.get_train_dataloader())
+        self.operations = operations(self, args)
         self.warm_up(before)
 
     def warm_up(self, before: int) -> None:
@@ -157,7 +162,12 @@ class Run:
 
     def result(self, seconds: list[float]) -> dict[str, float]:
         """Return the numbers that `cost_table` shows."""
-        return {"seconds": statistics.median(seconds), "peak": self.peak, "resident": self.resident}
+        return {
+            "seconds": statistics.median(seconds),
+            "peak": self.peak,
+            "resident": self.resident,
+            "operations": self.operations,
+        }
 
 
 def clock() -> float:
@@ -201,14 +211,16 @@ def load(folder: Path, args: argparse.Namespace, **fields: Any) -> nn.Module:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map={"": args.device}, **fields)
 
 
-def bound(name: str, args: argparse.Namespace) -> float:
-    """Return the step time relative to plain, if only the number of tokens mattered."""
-    replayed = args.replay / args.batch
-    if name in ("plain", "none", "l2"):
-        return 1.0
-    if name == "lwf":
-        return 1 + 1 / 3
-    return 1 + replayed + (replayed / 3 if name in ("der (online)", "der (kl)", "naive der") else 0)
+def operations(run: Run, args: argparse.Namespace) -> float:
+    """Return the floating-point operations of a step as `safe-sft plan` counts them; of naive DER as of `kl`."""
+    config, replayed = run.trainer.args, Batch(0, 0, 0)
+    if run.name == "naive der":
+        config = with_values(config, safety_method="der", teacher_divergence="kl")
+    if any(method.needs_replay for method, _ in config.safety_terms):
+        replayed = Batch(args.replay, PROMPT + ANSWER, ANSWER)
+    computed = replayed.rows if "cached" not in run.name and config.safety_method == "der" else 0
+    task = Batch(config.per_device_train_batch_size, args.length, args.length / 2)
+    return step_work(run.trainer.model, config, task, replayed, computed).total
 
 
 def main() -> None:
@@ -232,7 +244,6 @@ def main() -> None:
     torch.manual_seed(0)
     tokenizer = make_tokenizer(["a b c"])
     results = one_by_one(args, tokenizer) if args.apart else together(args, tokenizer)
-    results = {name: {**result, "bound": bound(name, args)} for name, result in results.items()}
     with_checkpointing = ", gradient checkpointing" if args.checkpointing else ""
     print(
         f"{args.model}, {args.device}, {args.batch} + {args.replay} rows of {args.length} tokens{with_checkpointing}"
