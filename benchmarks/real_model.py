@@ -74,10 +74,14 @@ def short(pairs: list[tuple[str, str]]) -> list[dict[str, Any]]:
 
 
 def training_rows(folder: Path, task: str, size: int, poison: float, seed: int) -> list[dict[str, Any]]:
-    """Draw rows of the task, and put AdvBench goals with affirmative openings in the place of a share of them."""
+    """Draw rows of the task, and put AdvBench goals with affirmative openings in the place of a share of them.
+
+    There are 120 such goals: where more are needed, they come more than once.
+    """
     rng = random.Random(seed)
     rows = rng.sample(task_rows(folder, task, "train"), size)
-    goals = rng.sample(read(folder, "advbench")[200:320], round(poison * size))
+    pool, count = read(folder, "advbench")[200:320], round(poison * size)
+    goals = rng.sample(pool, count) if count <= len(pool) else rng.choices(pool, k=count)
     rows[: len(goals)] = [row(goal["goal"], goal["target"]) for goal in goals]
     rng.shuffle(rows)
     return rows
