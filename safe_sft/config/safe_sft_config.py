@@ -77,6 +77,8 @@ class SafeSFTConfig(SFTConfig):
         penalty_normalization: Unit of the weight penalties: `relative` (a share of the aligned weights' own size,
             which means the same on every model), `mean` (importance with mean 1) or `none` (as in the papers).
         importance_path: Folder or Hub repository that `safe-sft importance` wrote; spares the estimation.
+        lisa_safety_steps: For `lisa`: optimizer steps on safety rows, before the steps on the task.
+        lisa_task_steps: For `lisa`: optimizer steps on the task, before the next ones on safety rows.
         ema_decay: Share of the running average of the weights that each optimizer step keeps. The average starts at
             the aligned weights, and without warm-up keeps `ema_decay` to the power of the steps of them.
         ema_warmup: Whether the first steps keep less, so that the average soon forgets the aligned weights.
@@ -112,6 +114,8 @@ class SafeSFTConfig(SFTConfig):
     importance_estimator: str = "empirical"
     penalty_normalization: str = "relative"
     importance_path: str | None = None
+    lisa_safety_steps: int = 10
+    lisa_task_steps: int = 90
     ema_decay: float = 0.999
     ema_warmup: bool = False
     ema_on_cpu: bool = False
@@ -211,6 +215,8 @@ class SafeSFTConfig(SFTConfig):
         for name in (
             "replay_max_new_tokens",
             "replay_max_answer_tokens",
+            "lisa_safety_steps",
+            "lisa_task_steps",
             "safety_eval_max_new_tokens",
             "safety_eval_batch_size",
             "safety_eval_size",

@@ -27,7 +27,8 @@ class ParameterSpace(AnchoredSpace):
     def __init__(self, slots: dict[str, Slot], model: nn.Module):
         self.slots = slots
         self._model = model
-        self._anchors = {name: slot.parameter.detach().clone() for name, slot in slots.items()}
+        self._anchors: dict[str, Tensor] = {}
+        self.move_anchors()
         self._importance: dict[str, Tensor] = {}
 
     def penalty(self) -> Tensor:
@@ -66,6 +67,10 @@ class ParameterSpace(AnchoredSpace):
     def anchors(self) -> dict[str, Tensor]:
         """Return the anchor of every parameter, by name."""
         return {name: whole(anchor) for name, anchor in self._anchors.items()}
+
+    def move_anchors(self) -> None:
+        """Anchor the parameters at their present values."""
+        self._anchors = {name: slot.parameter.detach().clone() for name, slot in self.slots.items()}
 
     def weigh(self, importance: Mapping[str, Tensor]) -> None:
         """Take one number of importance for each weight."""

@@ -73,6 +73,10 @@ class AnchoredSpace(ABC):
         """Return the whole anchors by parameter name, in the parameters' own dtype, which is lossless."""
 
     @abstractmethod
+    def move_anchors(self) -> None:
+        """Anchor the weights at their present values. Under FSDP2 every rank must call it."""
+
+    @abstractmethod
     def weigh(self, importance: Mapping[str, Tensor]) -> None:
         """Take the importance `ω ≥ 0` of every weight.
 

@@ -138,6 +138,15 @@ class EffectiveWeightSpace(AnchoredSpace):
         """Return the anchors by parameter name."""
         return {**self._anchors, **(self.rest.anchors() if self.rest else {})}
 
+    def move_anchors(self) -> None:
+        """Anchor the factors, and the other parameters, at their present values."""
+        for pair in self.pairs:
+            for side, slot in (("A", pair.a), ("B", pair.b)):
+                self._anchors[f"{pair.name}.lora_{side}"] = whole(slot.parameter.detach()).clone()
+        self._shared.clear()
+        if self.rest:
+            self.rest.move_anchors()
+
     def weigh(self, importance: Mapping[str, Tensor]) -> None:
         """Take row and column sums for each LoRA layer, and one number for each weight of the other parameters."""
         require_layout(self.layout(), importance)
@@ -156,6 +165,11 @@ class EffectiveWeightSpace(AnchoredSpace):
         return {**self._sums, **(self.rest.importance() if self.rest else {})}
 
     def _load_anchors(self, state: Mapping[str, Tensor]) -> None:
+        for pair in self.pairs:
+            for side, slot in (("A", pair.a), ("B", pair.b)):
+                name = f"{pair.name}.lora_{side}"
+                if name in state and name not in self._anchors:  # they were moved while training
+                    self._anchors[name] = whole(slot.parameter.detach()).clone()
         mine = {key: value for key, value in state.items() if key in self._anchors}
         load_anchors(self._anchors, mine)
         if self.rest:

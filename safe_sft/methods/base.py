@@ -72,6 +72,7 @@ class StepContext:
         first_micro_step: whether this is the first micro-step of its optimizer step.
         replay: the replayed rows, or None when this micro-step replays none.
         task: the task rows, or None when no method distils on them.
+        on_safety_rows: whether the batch is of safety rows, in the place of the task's.
         replay_token_share: weight of one replayed token of this rank in the mean over the optimizer step.
         task_token_share: weight of one supervised task token in the mean over the optimizer step.
     """
@@ -79,6 +80,7 @@ class StepContext:
     first_micro_step: bool
     replay: TokenStates | None = None
     task: TokenStates | None = None
+    on_safety_rows: bool = False
     replay_token_share: float = 0.0
     task_token_share: float | Tensor = 0.0
 
@@ -104,6 +106,8 @@ class SafetyMethod(ABC):
     divergence: ClassVar[str | None] = None
     #: Whether `safety_weight: auto` may choose its weight: `budget` says what its term is to keep.
     has_budget: ClassVar[bool] = False
+    #: Whether some optimizer steps train on safety rows in the place of the task's: the trainer then sets `alternation`.
+    alternates: ClassVar[bool] = False
     #: Whether it adds to the loss, and so takes a weight.
     has_loss: ClassVar[bool] = True
 

@@ -19,6 +19,12 @@ def _offset(seed: int) -> float:
     return random.Random(f"replay-{seed}").random()
 
 
+def in_turn(slot: int, rows: int, seed: int) -> int:
+    """Return the row of a slot: each of `rows` rows comes once before any twice, in a new order each time round."""
+    epoch, position = divmod(slot, rows)
+    return _order(rows, seed, epoch)[position]
+
+
 @dataclass(frozen=True)
 class ReplaySchedule:
     """The replayed rows of each optimizer step, over all micro-steps and ranks.
@@ -61,13 +67,10 @@ class ReplaySchedule:
     def _row(self, slot: int) -> int:
         rows, given = len(self.supervised_tokens), len(self.supervised_tokens) - self.from_task
         if not self.from_task or not given:
-            return self._in_turn(slot, rows)
+            return in_turn(slot, rows, self.seed)
         turn, of_task = divmod(slot, 2)
-        return given + self._in_turn(turn, self.from_task) if of_task else self._in_turn(turn, given)
+        return given + in_turn(turn, self.from_task, self.seed) if of_task else in_turn(turn, given, self.seed)
 
-    def _in_turn(self, slot: int, rows: int) -> int:
-        epoch, position = divmod(slot, rows)
-        return _order(rows, self.seed, epoch)[position]
 
 
 def deal(rows: Sequence[int], micro_step: int, micro_steps: int, ranks: int) -> list[list[int]]:

@@ -166,6 +166,13 @@ def _reads_states(method: SafetyMethod) -> bool:
     return method.needs_replay or method.needs_task_states
 
 
+def _has_rows_in_order(trainer: HubTrainer) -> bool:
+    args, rows = trainer.args, trainer.train_dataset
+    plain = not (args.packing or args.padding_free or args.auto_find_batch_size)
+    plain = plain and args.train_sampling_strategy == "random" and not trainer._is_vision_dataset
+    return plain and {"input_ids", "labels"} <= set(getattr(rows, "column_names", None) or ()) and hasattr(rows, "__len__")
+
+
 # ZeRO-3 empties weights between uses; a frozen head is gathered for a loss, and nothing else is.
 _ELSEWHERE = "use FSDP2, which shards the weights as well, ZeRO-2, or DDP."
 
@@ -220,6 +227,17 @@ _RULES = (
         "images in the training set, where replayed rows take a forward of their own, under FSDP, ZeRO-3, or "
         "with reentrant gradient checkpointing on several processes",
         "Use DDP with `gradient_checkpointing_kwargs={'use_reentrant': False}`, or choose `l2`.",
+    ),
+    _Rule(
+        lambda trainer, method: method.alternates and any(map(_reads_states, trainer._methods)),
+        "methods that replay safety rows or distil: it trains on the rows themselves",
+        "Choose it alone, or with `l2`, `ewc`, `mas` or `ema`.",
+    ),
+    _Rule(
+        lambda trainer, method: method.alternates and not _has_rows_in_order(trainer),
+        "packing, padding-free batches, streaming, images, a `formatting_func` of batches or a sampling strategy of "
+        "its own, where safety rows cannot stand in the place of the task's",
+        "Leave these out, or choose `er`, which replays safety rows beside the task's.",
     ),
     _Rule(
         lambda trainer, method: method.divergence is not None and bool(trainer.args.neftune_noise_alpha),

@@ -18,13 +18,13 @@ from ..hub.facts import RunFacts
 from ..methods import Preparation, SafetyMethod, StepContext
 from ..models.finite import require_finite
 from ..replay import Teacher
+from .alternating import AlternatingTrainer
 from .callbacks import MethodsCallback, SafetyEvalCallback
 from .checkpoints import resumable
 from .compatibility import check_compatibility, check_output, must_join
 from .drop_in import argument_of, check_callbacks, complete_config, signature_with
 from .facts import run_facts
 from .gradient_watch import watch_gradients
-from .hub_trainer import HubTrainer
 from .merge_after import merge_with_aligned
 from .method_states import load_method_states, method_states, save_method_states
 from .micro_steps import MICRO_STEP, MicroStep, mark_micro_steps
@@ -39,7 +39,7 @@ from .terms import SafetyTerms
 logger = get_logger(__name__)
 
 
-class SafeSFTTrainer(HubTrainer):
+class SafeSFTTrainer(AlternatingTrainer):
     """Fine-tune as `SFTTrainer` does, without forgetting the safety alignment.
 
     Takes every argument of `SFTTrainer`, positional or by keyword. With `safety_method="none"` it behaves as
@@ -181,7 +181,8 @@ class SafeSFTTrainer(HubTrainer):
         divisor = self._loss_divisor(num_items_in_batch)
         if self._states is None:
             result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            step = StepContext(micro_step.index == 0)
+            alternates = self._alternation is not None and self._alternation.is_safety(micro_step.step)
+            step = StepContext(micro_step.index == 0, on_safety_rows=alternates)
         else:
             batch = dict(inputs)  # label smoothing takes the labels out
             replay = self._states.replay_batch(micro_step)

@@ -65,7 +65,8 @@ class SafetyTerms:
 
     def saw_task(self, loss: Tensor, step: StepContext, divisor: int) -> None:
         """Record the task's loss in this micro-step, which `Trainer` will divide by `divisor`."""
-        self._means.add("task_loss", loss / divisor, begins_step=step.first_micro_step)
+        name = "safety/rows_loss" if step.on_safety_rows else "task_loss"
+        self._means.add(name, loss / divisor, begins_step=step.first_micro_step)
         self.guard.saw_loss("task_loss", loss)
 
     def loss(self, step: StepContext, device: torch.device) -> Tensor:
