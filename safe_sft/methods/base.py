@@ -72,17 +72,17 @@ class StepContext:
         first_micro_step: whether this is the first micro-step of its optimizer step.
         replay: the replayed rows, or None when this micro-step replays none.
         task: the task rows, or None when no method distils on them.
-        on_safety_rows: whether the batch is of safety rows, in the place of the task's.
         replay_token_share: weight of one replayed token of this rank in the mean over the optimizer step.
         task_token_share: weight of one supervised task token in the mean over the optimizer step.
+        on_safety_rows: whether the batch is of safety rows, in the place of the task's.
     """
 
     first_micro_step: bool
     replay: TokenStates | None = None
     task: TokenStates | None = None
-    on_safety_rows: bool = False
     replay_token_share: float = 0.0
     task_token_share: float | Tensor = 0.0
+    on_safety_rows: bool = False
 
 
 class SafetyMethod(ABC):
@@ -106,8 +106,10 @@ class SafetyMethod(ABC):
     divergence: ClassVar[str | None] = None
     #: Whether `safety_weight: auto` may choose its weight: `budget` says what its term is to keep.
     has_budget: ClassVar[bool] = False
-    #: Whether some optimizer steps train on safety rows in the place of the task's: the trainer then sets `alternation`.
+    #: Whether some optimizer steps train on safety rows in the place of the task's.
     alternates: ClassVar[bool] = False
+    #: Which steps these are (`replay.alternation`); the trainer sets it where a method alternates.
+    alternation: Any = None
     #: Whether it adds to the loss, and so takes a weight.
     has_loss: ClassVar[bool] = True
 

@@ -1,14 +1,15 @@
 """Lisa: alternate between safety rows and the task, and hold each to where the other left the weights.
 
-Paper: Huang et al., "Lisa: Lazy Safety Alignment for Large Language Models against Harmful Fine-tuning Attack", NeurIPS
-2024, https://arxiv.org/abs/2405.18641, eq. 2 and algorithm 1.
+Paper: Huang et al., "Lisa: Lazy Safety Alignment for Large Language Models against Harmful Fine-tuning Attack",
+NeurIPS 2024, https://arxiv.org/abs/2405.18641, eq. 2 and algorithm 1.
 
     loss = cross-entropy on safety rows, for `lisa_safety_steps` steps, then on task rows, for `lisa_task_steps` steps,
            + safety_weight · ‖θ − θ°‖² / ‖θ*‖²,  θ° the last weights of the other state (θ* at first)
 
 Departs from the paper in that the distance is a share of the aligned weights' own size, where the paper has half of
-`‖θ − θ°‖²` (`penalty_normalization: none`, and its published code has 0.1 as weight); in that, for LoRA, θ is by default
-the effective weight `W + s·B·A`; and in that an epoch has every row of the task, with the steps on safety rows beside it.
+`‖θ − θ°‖²` (`penalty_normalization: none`, and its published code has 0.1 as weight); in that, for LoRA, θ is by
+default the effective weight `W + s·B·A`; and in that an epoch has every row of the task, and the steps on safety rows
+beside them.
 """
 
 from inspect import cleandoc
@@ -17,7 +18,6 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from ..replay.alternation import Alternation
 from .base import WeightAnchor
 from .kept import Kept, Outline
 from .registry import register
@@ -29,7 +29,7 @@ _TAKEN = "steps_taken"
 @register
 @final
 class Lisa(WeightAnchor):
-    """Squared distance from where the other state left the weights; steps alternate between safety rows and the task."""
+    """Squared distance from the last weights of the other state: steps are on safety rows, then on the task."""
 
     name = "lisa"
     default_weight = 100.0
@@ -45,8 +45,6 @@ class Lisa(WeightAnchor):
     reads = WeightAnchor.reads | {"lisa_safety_steps", "lisa_task_steps", "replay_max_new_tokens"}
     needs_rows = True
     alternates = True
-    #: The order of the two states; the trainer sets it when it makes its batches.
-    alternation: Alternation
     _taken = 0
 
     @classmethod

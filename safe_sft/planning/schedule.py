@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from ..config.safe_sft_config import SafeSFTConfig
+from ..replay.alternation import alternated_steps
 from .compute import Batch
 from .data import Rows
 
@@ -83,4 +84,7 @@ def _steps(args: SafeSFTConfig, task: Rows, devices: int) -> int | None:
     if task.rows is None:
         return None
     batches = math.ceil(task.rows / (args.per_device_train_batch_size * devices))
-    return math.ceil(math.ceil(batches / args.gradient_accumulation_steps) * args.num_train_epochs)
+    steps = math.ceil(batches / args.gradient_accumulation_steps)
+    if any(method.alternates for method, _ in args.safety_terms):
+        steps = alternated_steps(steps, args.lisa_safety_steps, args.lisa_task_steps)
+    return math.ceil(steps * args.num_train_epochs)

@@ -19,8 +19,8 @@ def alternated_steps(task_steps: int, safety: int, task: int) -> int:
 class Alternation:
     """The rows of each optimizer step, over all micro-steps and ranks: of the safety set, or of the task.
 
-    They depend on the seed and the step alone, not on how the step is split. An epoch has every task row once, in a new
-    order each time. The safety rows go round and round, each once before any twice.
+    They depend on the seed and the step alone, not on how the step is split. An epoch has every task row once, in a
+    new order each time. The safety rows go round and round, each once before any twice.
 
     Attributes:
         task_rows: number of rows of the task; in the joined data set they come first.

@@ -72,7 +72,6 @@ class ReplaySchedule:
         return given + in_turn(turn, self.from_task, self.seed) if of_task else in_turn(turn, given, self.seed)
 
 
-
 def deal(rows: Sequence[int], micro_step: int, micro_steps: int, ranks: int) -> list[list[int]]:
     """Deal the rows of an optimizer step out, as evenly as they go, and return those of one micro-step.
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 from torch.utils.data import DataLoader
@@ -33,10 +34,11 @@ class AlternatingTrainer(HubTrainer, ABC):
         alternating = [method for method in self._methods if method.alternates]
         if not alternating:
             return super().get_train_dataloader()
+        rows: Any = self.train_dataset
         safety = [{"input_ids": row.input_ids, "labels": row.labels} for row in self._tokenized_rows()]
         together = self._train_batch_size * self.accelerator.num_processes
         order = Alternation(
-            len(self.train_dataset),
+            len(rows),
             len(safety),
             together * self.args.gradient_accumulation_steps,
             self.args.lisa_safety_steps,
@@ -46,7 +48,7 @@ class AlternatingTrainer(HubTrainer, ABC):
         )
         for method in alternating:
             method.alternation = order
-        task = self.train_dataset.select_columns(_COLUMNS)
+        task = rows.select_columns(_COLUMNS)
         return self._get_dataloader(
             dataset=concatenate_datasets([task, Dataset.from_list(safety, features=task.features)]),
             description="Training",

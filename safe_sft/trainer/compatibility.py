@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from accelerate.logging import get_logger
 from accelerate.utils import DistributedType
+from datasets import Dataset
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..hub.merge_card import MERGE_CONFIG
@@ -168,9 +169,13 @@ def _reads_states(method: SafetyMethod) -> bool:
 
 def _has_rows_in_order(trainer: HubTrainer) -> bool:
     args, rows = trainer.args, trainer.train_dataset
-    plain = not (args.packing or args.padding_free or args.auto_find_batch_size)
-    plain = plain and args.train_sampling_strategy == "random" and not trainer._is_vision_dataset
-    return plain and {"input_ids", "labels"} <= set(getattr(rows, "column_names", None) or ()) and hasattr(rows, "__len__")
+    if args.packing or args.padding_free or args.auto_find_batch_size or args.train_sampling_strategy != "random":
+        return False
+    return isinstance(rows, Dataset) and not trainer._is_vision_dataset and {"input_ids", "labels"} <= {*rows.features}
+
+
+def _replays_or_distils(term: tuple[type[SafetyMethod], Any]) -> bool:
+    return term[0].needs_replay or term[0].needs_task_states
 
 
 # ZeRO-3 empties weights between uses; a frozen head is gathered for a loss, and nothing else is.
@@ -229,13 +234,13 @@ _RULES = (
         "Use DDP with `gradient_checkpointing_kwargs={'use_reentrant': False}`, or choose `l2`.",
     ),
     _Rule(
-        lambda trainer, method: method.alternates and any(map(_reads_states, trainer._methods)),
+        lambda trainer, method: method.alternates and any(map(_replays_or_distils, trainer.args.safety_terms)),
         "methods that replay safety rows or distil: it trains on the rows themselves",
         "Choose it alone, or with `l2`, `ewc`, `mas` or `ema`.",
     ),
     _Rule(
         lambda trainer, method: method.alternates and not _has_rows_in_order(trainer),
-        "packing, padding-free batches, streaming, images, a `formatting_func` of batches or a sampling strategy of "
+        "packing, padding-free batches, streaming, images, `auto_find_batch_size` or a sampling strategy of "
         "its own, where safety rows cannot stand in the place of the task's",
         "Leave these out, or choose `er`, which replays safety rows beside the task's.",
     ),

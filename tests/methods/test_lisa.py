@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from datasets import Dataset
+from trl import SFTTrainer
 
 from safe_sft.replay.alternation import Alternation, alternated_steps
 from tests.conftest import assert_same, lora, make_trainer, trained_weights
@@ -62,6 +64,43 @@ def test_the_penalty_is_the_distance_from_the_other_state(tmp_path):
             moved += (2.0 * (now[other] @ now[name] - before[other] @ before[name])).square().sum().item()
             size += layer.base_layer.weight.square().sum().item()
     assert method.penalty().item() == pytest.approx(moved / size, rel=1e-4)
+
+
+@pytest.mark.parametrize("peft", [True, False], ids=["lora", "full"])
+def test_zero_weight_equals_plain_sft_on_the_same_rows_bit_for_bit(tmp_path, peft):
+    settings = {"lisa_safety_steps": 1, "lisa_task_steps": 2, "max_steps": -1, "num_train_epochs": 1, "peft": peft}
+    ours = make_trainer(tmp_path, "lisa", safety_weight=0.0, **settings)
+    safety = [{"input_ids": row.input_ids, "labels": row.labels} for row in ours._tokenized_rows()]
+    rows = [*ours.train_dataset.select_columns(["input_ids", "labels"]), *safety]
+    ours.train()
+    order = ours._methods[0].alternation.rows(0)
+    plain = make_trainer(
+        tmp_path,
+        cls=SFTTrainer,
+        train=Dataset.from_list([rows[row] for row in order]),
+        train_sampling_strategy="sequential",
+        **{name: value for name, value in settings.items() if not name.startswith("lisa")},
+    )
+    plain.train()
+    assert_same(trained_weights(ours), trained_weights(plain))
+
+
+@pytest.mark.parametrize("reentrant", [False, True], ids=["non-reentrant", "reentrant"])
+def test_gradient_checkpointing_does_not_change_the_weights(tmp_path, reentrant):
+    plain, checkpointed = (
+        make_trainer(
+            tmp_path,
+            "lisa",
+            **SHORT,
+            gradient_checkpointing=on,
+            gradient_checkpointing_kwargs={"use_reentrant": reentrant} if on else None,
+        )
+        for on in (False, True)
+    )
+    for trainer in (plain, checkpointed):
+        trainer.train()
+    for name, value in trained_weights(checkpointed).items():
+        torch.testing.assert_close(value, trained_weights(plain)[name], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("peft", [True, False], ids=["lora", "full"])
