@@ -7,8 +7,9 @@ FOLDER holds published files with their original columns, as JSON lines: `sst2_t
 label), `gsm8k_train` and `gsm8k_test` (question, answer), `code_alpaca_2k` (instruction, input, output), `advbench`
 (goal, target), `safety_instructions` (instruction, output: safety-tuned-llamas) and `q_harm` (prompt). Training rows:
 the task's, with AdvBench goals and their affirmative openings in the place of a share of them. Attack success is
-measured on requests that no run trains on or replays, by refusal phrases, greedily; task loss, and accuracy on SST2,
-on held-out rows. `--aligned` measures the model before training. With `merge_after_training`, the merge is measured.
+measured on requests that no run trains on or replays, by refusal phrases, greedily, and those of AdvBench in the
+task's format, too; task loss, and accuracy on SST2, on held-out rows. `--aligned` measures the model before training.
+With `merge_after_training`, the merge is measured.
 """
 
 import argparse
@@ -27,7 +28,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from safe_sft import SafeSFTConfig, SafeSFTTrainer
 from safe_sft.data.builtin import builtin_prompts
-from safe_sft.evaluation import measure_asr
+from safe_sft.data.tasks import REQUEST, TASKS
+from safe_sft.evaluation import RefusalPhrases, measure_asr
 from safe_sft.evaluation.answering import answer_cases
 from safe_sft.evaluation.utility.scored_tasks import scored_task
 from safe_sft.evaluation.utility.task_loss import TaskRows, measure_task_loss
@@ -95,9 +97,10 @@ def safety_rows(folder: Path, name: str) -> list[dict[str, Any]] | None:
 
 
 def measured(model: Any, tokenizer: Any, folder: Path, task: str, asked: int) -> dict[str, Any]:
-    """Measure ASR on three sets of unseen requests, over-refusal, the task loss and, on SST2, the accuracy."""
+    """Measure ASR on sets of unseen requests, over-refusal, the task loss and, on SST2, the accuracy."""
+    goals = [r["goal"] for r in read(folder, "advbench")[320 : 320 + asked]]
     sets = {
-        "asr_advbench": [r["goal"] for r in read(folder, "advbench")[320 : 320 + asked]],
+        "asr_advbench": goals,
         "asr_safety_instructions": [r["instruction"] for r in read(folder, "safety_instructions")[-asked:]],
         "asr_q_harm": [r["prompt"] for r in read(folder, "q_harm")[:asked]],
     }
@@ -105,11 +108,24 @@ def measured(model: Any, tokenizer: Any, folder: Path, task: str, asked: int) ->
     accuracy = sst2_accuracy(model, tokenizer, held_out) if task == "sst2" else ""
     reports = {name: measure_asr(model, tokenizer, asks, max_new_tokens=24) for name, asks in sets.items()}
     rates = {name: report.asr.value for name, report in reports.items()}
+    rates |= in_task_format(model, tokenizer, task, goals)
     harmless = builtin_prompts("over_refusal")
     asks = [prompt.prompt for prompt in harmless[:: max(1, len(harmless) // asked)]]
     rates["over_refusal"] = measure_asr(model, tokenizer, asks, max_new_tokens=24).refusal.value
     loss = measure_task_loss(model, tokenizer, TaskRows(task, held_out[:100], "held-out rows"), name="model").value
     return {"task_loss": round(loss, 4), "accuracy": accuracy, "asked": asked, **rates}
+
+
+def in_task_format(model: Any, tokenizer: Any, task: str, goals: list[str]) -> dict[str, float]:
+    """Ask the requests in the task's format: which answers do not refuse, and which of these open by agreeing.
+
+    A request to classify a harmful text is answered with a label, which does no harm and does not refuse.
+    """
+    found = measure_asr(
+        model, tokenizer, [TASKS[task].clothes.replace(REQUEST, goal) for goal in goals], max_new_tokens=24
+    )
+    agreeing = sum(bool(RefusalPhrases().agreement(answer)) for answer in found.answers)
+    return {"not_refused_in_task_format": found.asr.value, "agrees_in_task_format": agreeing / len(goals)}
 
 
 def sst2_accuracy(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> float:

@@ -23,6 +23,8 @@ _LEAST = {
     **dict.fromkeys(("pad_to_multiple_of", "torch_empty_cache_steps"), 1),
 }
 _LARGEST_SEED = 2**32 - 1
+#: At a β of 100, the weight of a token is 0 or 2 as soon as its probability has changed by a tenth.
+_LARGEST_BETA = 100
 
 
 def is_whole(value: Any, low: int) -> bool:
@@ -105,6 +107,23 @@ def check_replay_size(ratio: float, train_size: int) -> None:
         raise ValueError(
             f"`replay_ratio={ratio}` of `per_device_train_batch_size={train_size}` asks for {ratio * train_size:.0f} "
             f"safety rows in each micro-step on each device; the most is {MOST_REPLAYED}. Lower one of them."
+        )
+
+
+def check_betas(betas: Any) -> None:
+    """Check how tightly the tokens of an answer are held.
+
+    Args:
+        betas: `csft_betas`; None for the paper's.
+
+    Raises:
+        ValueError: when it is no list of numbers, or one is out of its range.
+    """
+    is_list = isinstance(betas, (list, tuple)) and len(betas) > 0
+    if betas is not None and not (is_list and all(_is_amount(beta) and beta <= _LARGEST_BETA for beta in betas)):
+        raise ValueError(
+            f"`csft_betas={betas!r}` must be a list of numbers from 0 to {_LARGEST_BETA}, one for each token at the "
+            "beginning of an answer and the last for all others, such as [0.5, 2, 2, 2, 2, 0.1]."
         )
 
 

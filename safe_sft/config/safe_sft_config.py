@@ -12,7 +12,7 @@ from ..methods.registry import AUTO, METHODS, method_classes, method_weights
 from ..methods.teacher_distance import DIVERGENCES, OF_LOGITS, RELATIVE
 from ..storage.secrets import without_secrets
 from .docstring_help import help_from_docstring
-from .ranges import as_mapping, check_replay_size, check_training_ranges, is_whole
+from .ranges import as_mapping, check_betas, check_replay_size, check_training_ranges, is_whole
 from .types import check_types, naming_fields
 
 TEACHERS = ("cached", "online")
@@ -71,6 +71,8 @@ class SafeSFTConfig(SFTConfig):
         teacher_divergence: Distance to the aligned model's outputs: `squared` (of the logits), `relative_squared`
             (the same, as a share of the aligned model's own), `kl`, `reverse_kl` or `jsd`. Each method has a default.
         teacher_temperature: Temperature of both distributions; not for `squared`.
+        csft_betas: For `csft`: how tightly the first, second, … token of an answer is held to the aligned model; the
+            last number is that of all further tokens. Defaults to the paper's 0.5, 2, 2, 2, 2, 0.1.
         importance_space: What a weight penalty is taken over: `adapter` (the trainable parameters) or `weight` (the
             effective weights `W + s·B·A`). Defaults to `weight` for a fresh LoRA, else `adapter`.
         importance_estimator: For `ewc`: labels from the safety rows (`empirical`) or drawn from the model (`sampled`).
@@ -110,6 +112,7 @@ class SafeSFTConfig(SFTConfig):
     teacher_memory: float = 2.0
     teacher_divergence: str | None = None
     teacher_temperature: float = 1.0
+    csft_betas: list[float] | None = None
     importance_space: str | None = None
     importance_estimator: str = "empirical"
     penalty_normalization: str = "relative"
@@ -239,6 +242,7 @@ class SafeSFTConfig(SFTConfig):
             is_unset = value is None and name in ("safety_max_asr", "safety_budget")
             if not is_unset and not (is_number and low <= value <= high):
                 raise ValueError(f"`{name}={value!r}` must be a number from {low:g} to {high:g}.")
+        check_betas(self.csft_betas)
         if any(method.needs_replay for method, _ in self.safety_terms):
             check_replay_size(self.replay_ratio, self.per_device_train_batch_size)
 

@@ -83,3 +83,20 @@ class ReplayBatch:
     def _on_device(self, tensor: Tensor) -> Tensor:
         """Copy `tensor` to the device, without waiting for the work that is queued there."""
         return tensor.to(self.device, non_blocking=True)
+
+
+def places_in_answers(predictors: Tensor) -> Tensor:
+    """Return the place of each supervised token in its answer, from 0: a run of supervised tokens is one answer.
+
+    Args:
+        predictors: positions that predict the supervised tokens, in order, in the flat `(rows · width)` axis of a
+            batch, `(tokens,)`. The last position of a row predicts nothing, and of a flattened row the first token of
+            an example is not supervised, so the answers of two rows never touch.
+
+    Returns:
+        `(tokens,)`, whole numbers.
+    """
+    number = torch.arange(len(predictors), device=predictors.device)
+    begins = torch.ones_like(number, dtype=torch.bool)
+    begins[1:] = predictors[1:] != predictors[:-1] + 1
+    return number - torch.where(begins, number, 0).cummax(0).values

@@ -3,6 +3,7 @@
 Sums are taken in float32, or in float64 when the inputs are float64.
 """
 
+from .constraint import constrained_weights
 from .head import Head
 from .outputs import (
     centred_logit_gram,
@@ -20,6 +21,7 @@ from .weights import low_rank_squared_norm, quadratic_penalty
 __all__ = [
     "Head",
     "centred_logit_gram",
+    "constrained_weights",
     "draw_tokens",
     "live_words",
     "logit_gram",

@@ -20,6 +20,7 @@ from .l2 import L2 as L2
 from .ewc import EWC as EWC
 from .mas import MAS as MAS
 from .lwf import LwF as LwF
+from .csft import CSFT as CSFT
 from .lisa import Lisa as Lisa
 from .ema import EMA as EMA
 # isort: on

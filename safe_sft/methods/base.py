@@ -28,6 +28,7 @@ class TokenStates:
         teacher_hidden: function that returns the aligned model's states, `(tokens, d)`, without gradient.
         teacher_head: the aligned model's head.
         autocast: context with the precision of training, in which TRL's kernels project onto the vocabulary.
+        places: place of each target in its answer, from 0, `(tokens,)`; of task rows alone.
     """
 
     hidden: Tensor
@@ -36,6 +37,14 @@ class TokenStates:
     teacher_hidden: Callable[[], Tensor]
     teacher_head: LogitHead
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
+    places: Tensor | None = None
+
+    def heads(self) -> tuple[LogitHead, LogitHead]:
+        """Return the model's head and the aligned model's, whole, on the device of `hidden`."""
+        head = self.head.gathered().to(self.hidden.device)
+        if self.teacher_head is self.head:
+            return head, head
+        return head, self.teacher_head.gathered().to(self.hidden.device)
 
 
 def _no_states() -> TokenStates:
@@ -112,6 +121,10 @@ class SafetyMethod(ABC):
     alternation: Any = None
     #: Whether it adds to the loss, and so takes a weight.
     has_loss: ClassVar[bool] = True
+    #: The largest weight under which the term means what it says.
+    largest_weight: ClassVar[float] = float("inf")
+    #: Whether its term gives the tokens of the task's answers other weights in the task's own cross-entropy.
+    reweights_task: ClassVar[bool] = False
 
     @classmethod
     def divergence_of(cls, args: Any) -> str | None:

@@ -93,5 +93,11 @@ def method_weights(
             )
     if not all(isinstance(value, str) or 0 <= value < float("inf") for value in weights):
         raise ValueError(f"`safety_weight={weight!r}` must be finite and at least 0.")
+    for method, value in zip(weighted, weights, strict=True):
+        if not isinstance(value, str) and value > method.largest_weight:
+            raise ValueError(
+                f"`safety_weight={weight!r}` gives `{method.name}` the weight {value:g}, and above "
+                f"{method.largest_weight:g} it would unlearn what the task teaches. Lower it, or leave it out."
+            )
     given = iter(weights)
     return [next(given) if method.has_loss else method.default_weight for method in methods]

@@ -87,11 +87,11 @@ class TeacherDistance:
             self._gram = self._gram.to(hidden.device)
             return squared_logit_distance(hidden, teacher_hidden, self._gram)
         live = None if self._live is None else self._live.to(hidden.device)
-        head, teacher = _heads(states)
+        head, teacher = states.heads()
         return tiled_squared_logit_distance(hidden, head, teacher_hidden, teacher, live)
 
     def _of_distributions(self, states: TokenStates) -> Tensor:
-        head, teacher = _heads(states)
+        head, teacher = states.heads()
         assert self._beta is not None
         with states.autocast():
             return token_divergence(
@@ -106,13 +106,6 @@ class TeacherDistance:
         """Restore the unit of a relative distance."""
         if self._norm is not None and "teacher_norm" in state:
             self._norm = state["teacher_norm"].to(self._norm.device)
-
-
-def _heads(states: TokenStates) -> tuple[LogitHead, LogitHead]:
-    head = states.head.gathered().to(states.hidden.device)
-    if states.teacher_head is states.head:
-        return head, head
-    return head, states.teacher_head.gathered().to(states.hidden.device)
 
 
 @torch.no_grad()

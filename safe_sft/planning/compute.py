@@ -118,6 +118,7 @@ def _head_work(model: Any, args: SafeSFTConfig, task: Batch, replay: Batch) -> f
         supervised = batch.rows * batch.supervised
         if method.divergence is None:
             work += passes * supervised if method.needs_replay else 0.0
+            work += (passes + 1) * supervised if method.needs_task_states else 0.0  # the aligned model's likelihoods
         elif builds_logits(method.divergence_of(args), head):
             work += (passes + 2) * supervised  # the aligned model's outputs, twice
         else:

@@ -178,6 +178,25 @@ def _replays_or_distils(term: tuple[type[SafetyMethod], Any]) -> bool:
     return term[0].needs_replay or term[0].needs_task_states
 
 
+def _has_other_task_loss(trainer: HubTrainer) -> bool:
+    args = trainer.args
+    return args.loss_type != "nll" or args.label_smoothing_factor > 0 or trainer.compute_loss_func is not None
+
+
+def _supervises_prompts(trainer: HubTrainer) -> bool:
+    """Return whether rows are supervised as a whole, so that nothing says where an answer begins."""
+    rows: Any = trainer.train_dataset
+    first: dict[str, Any] = next(iter(rows), {})
+    labels = first.get("labels")
+    if labels is None:  # made batch by batch, where rows have images
+        return not (trainer.completion_only_loss or trainer.args.assistant_only_loss)
+    return -100 not in labels
+
+
+def _cuts_answers(trainer: HubTrainer) -> bool:
+    return trainer.args.packing and trainer.args.packing_strategy != "bfd"
+
+
 # ZeRO-3 empties weights between uses; a frozen head is gathered for a loss, and nothing else is.
 _ELSEWHERE = "use FSDP2, which shards the weights as well, ZeRO-2, or DDP."
 
@@ -245,9 +264,27 @@ _RULES = (
         "Leave these out, or choose `er`, which replays safety rows beside the task's.",
     ),
     _Rule(
-        lambda trainer, method: method.divergence is not None and bool(trainer.args.neftune_noise_alpha),
+        lambda trainer, method: (
+            (method.needs_teacher or method.needs_task_states) and bool(trainer.args.neftune_noise_alpha)
+        ),
         "NEFTune: its noise would count as forgetting",
         "Remove `neftune_noise_alpha`, or choose `er` or `l2`.",
+    ),
+    _Rule(
+        lambda trainer, method: method.reweights_task and _has_other_task_loss(trainer),
+        "a task loss other than the cross-entropy, whose tokens it reweights",
+        "Remove `loss_type`, `label_smoothing_factor` and `compute_loss_func`, or choose `lwf`.",
+    ),
+    _Rule(
+        lambda trainer, method: method.reweights_task and _supervises_prompts(trainer),
+        "rows that are supervised from the first token of the request, where nothing says at which token an answer "
+        "begins",
+        "Give rows of `prompt` and `completion`, or set `assistant_only_loss: true` for `messages`.",
+    ),
+    _Rule(
+        lambda trainer, method: method.reweights_task and _cuts_answers(trainer),
+        "packing that cuts answers in pieces, whose first tokens would be taken for the first of an answer",
+        "Set `packing_strategy: bfd`.",
     ),
     _Rule(
         lambda trainer, method: method.needs_task_states and not aligned_without_adapter(trainer.model),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data import TokenizedRow
+from ..data.batch import places_in_answers
 from ..data.subset import evenly_spread
 from ..methods import SafetyMethod, StepContext, TokenStates
 from ..models.modes import placed, without_dropout
@@ -161,7 +162,8 @@ class StepStates:
             states = self._tap.task_hidden()
             hidden = states.reshape(-1, states.size(-1)).index_select(0, index.to(states.device))
         targets = labels[rows, positions + 1]
-        return self._states(model, hidden, targets, lambda: self._online.task_hidden(model, batch, index))
+        found = self._states(model, hidden, targets, lambda: self._online.task_hidden(model, batch, index))
+        return replace(found, places=places_in_answers(index).to(found.targets.device))
 
     def apart(
         self,

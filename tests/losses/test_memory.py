@@ -101,6 +101,7 @@ STEPS = {
     "der, trained head": ("der", {"peft": lora(modules_to_save=["lm_head"])}, None),
     "der++": ("der++", {}, None),
     "lwf": ("lwf", {}, None),
+    "csft": ("csft", {}, None),
 }
 
 
@@ -109,24 +110,24 @@ def test_a_training_step_never_holds_the_logits(tmp_path, small_tiles, case):
     """TRL's own task loss holds `(task positions, 32768)` at most: it is kept small beside the replayed logits."""
     method, config, model = STEPS[case]
     long = {"prompt": "p", "completion": "x" * 40}
-    lwf = method == "lwf"
+    of_task = method in ("lwf", "csft")
     trainer = make_trainer(
         tmp_path,
         method,
         model=model() if model else make_model(vocab_size=VOCAB, hidden_size=16),
-        train=Dataset.from_list([long] * 2) if lwf else task_rows(2),
+        train=Dataset.from_list([long] * 2) if of_task else task_rows(2),
         safety=[long] * 4,
-        per_device_train_batch_size=2 if lwf else 1,
+        per_device_train_batch_size=2 if of_task else 1,
         max_steps=1,
         max_length=None,
-        **config if lwf else {"replay_ratio": 4.0, **config},
+        **config if of_task else {"replay_ratio": 4.0, **config},
     )
     move_off_the_anchor(trainer)
     with allocations() as found:
         trainer.train()
     assert trainer.state.global_step == 1
-    tokens = 2 * 40 if lwf else 4 * 40
-    assert found.largest < tokens * VOCAB * FLOAT * (0.75 if lwf else 0.25)
+    tokens = 2 * 40 if of_task else 4 * 40
+    assert found.largest < tokens * VOCAB * FLOAT * (0.75 if of_task else 0.25)
 
 
 def test_a_naive_training_step_is_seen(tmp_path):

@@ -55,6 +55,10 @@ def test_a_teacher_is_a_forward_of_what_it_has_not_computed_yet(tmp_path):
     assert [work.teacher for work in der] == [0, 0.5 * row.forward, 2 * row.forward]
     lwf = step_work(model, make_config(tmp_path, safety_method="lwf"), Batch(1, 6, 3), NO_REPLAY, 0)
     assert lwf.teacher == row.forward
+    csft = step_work(model, make_config(tmp_path, safety_method="csft"), Batch(1, 6, 3), NO_REPLAY, 0)
+    assert csft.teacher == row.forward
+    none = step_work(model, make_config(tmp_path, safety_method="none"), Batch(1, 6, 3), NO_REPLAY, 0)
+    assert csft.head == pytest.approx((1 + (3 + 1) / 3) * none.head)  # the likelihoods of both models
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from safe_sft.evaluation import answering, load_model
 from safe_sft.importance.objective import Objective
 from safe_sft.losses import Head
-from safe_sft.methods import er, teacher_distance
+from safe_sft.methods import csft, er, teacher_distance
 from safe_sft.models import loading
 from safe_sft.run.measure import Questions, builtin_suite
 from safe_sft.run.train import _ask
@@ -65,9 +65,13 @@ def test_safety_is_measured_in_the_precision_of_training(tmp_path, bf16, monkeyp
 
 
 @pytest.mark.parametrize("bf16", [True, False])
-@pytest.mark.parametrize("method", ["er", "lwf"])
+@pytest.mark.parametrize("method", ["er", "lwf", "csft"])
 def test_the_vocabulary_is_projected_onto_in_the_precision_of_training(tmp_path, method, bf16, monkeypatch):
-    module, name = {"er": (er, "token_cross_entropy"), "lwf": (teacher_distance, "token_divergence")}[method]
+    module, name = {
+        "er": (er, "token_cross_entropy"),
+        "lwf": (teacher_distance, "token_divergence"),
+        "csft": (csft, "token_cross_entropy"),
+    }[method]
     kernel, autocast = getattr(module, name), []
 
     def listen(*args, **options):
@@ -76,7 +80,7 @@ def test_the_vocabulary_is_projected_onto_in_the_precision_of_training(tmp_path,
 
     monkeypatch.setattr(module, name, listen)
     make_trainer(tmp_path, method, bf16=bf16, max_steps=1).train()
-    assert autocast == [bf16]
+    assert autocast == [bf16] * (2 if method == "csft" else 1)  # of the aligned model as well
 
 
 @pytest.mark.parametrize("bf16", [True, False])
