@@ -6,11 +6,13 @@ from typing import Any
 
 from trl import SFTConfig
 
+from ..data.task_format import TaskFormat
 from ..importance import SPACES
 from ..methods import SafetyMethod
 from ..methods.registry import AUTO, METHODS, method_classes, method_weights
-from ..methods.teacher_distance import DIVERGENCES, OF_LOGITS, RELATIVE
+from ..methods.teacher_distance import DIVERGENCES
 from ..storage.secrets import without_secrets
+from .combinations import check_divergences, check_task_format, task_format
 from .docstring_help import help_from_docstring
 from .ranges import as_mapping, check_betas, check_replay_size, check_training_ranges, is_whole
 from .types import check_types, naming_fields
@@ -62,6 +64,10 @@ class SafeSFTConfig(SFTConfig):
             decided; None (`null`) replays all of it.
         safety_from_task: Whether requests of the task that the aligned model refuses are replayed as well, with its
             refusals: every second replayed row is one of them.
+        safety_rows_in_task_format: Share of the replayed safety rows whose request wears the format of the task's own
+            rows, as an attack may; from 0 to 1.
+        safety_task_template: That format: `gsm8k`, `sst2`, `code`, or a text with `{request}`. Defaults to the format
+            of the recipe's `task`.
         teacher: Where the aligned model's outputs come from: `online` (the same model, adapter off) or `cached`
             (computed once, kept on disk). Defaults to `online` for a fresh adapter, else `cached`.
         teacher_cache: Folder of the cached teacher, built where it is missing; every rank must see it. Defaults to a
@@ -69,8 +75,9 @@ class SafeSFTConfig(SFTConfig):
         teacher_memory: Most memory of the host, in GiB for each process, in which the online teacher keeps what it
             computed for replayed rows; further rows are computed again each time. 0 keeps nothing.
         teacher_divergence: Distance to the aligned model's outputs: `squared` (of the logits), `relative_squared`
-            (the same, as a share of the aligned model's own), `kl`, `reverse_kl` or `jsd`. Each method has a default.
-        teacher_temperature: Temperature of both distributions; not for `squared`.
+            (the same, as a share of the aligned model's own), `kl`, `reverse_kl` or `jsd`; for `lwf` also `hidden`
+            (of the last hidden states, squared). Each method has a default.
+        teacher_temperature: Temperature of both distributions; not for the squared distances.
         csft_betas: For `csft`: how tightly the first, second, … token of an answer is held to the aligned model; the
             last number is that of all further tokens. Defaults to the paper's 0.5, 2, 2, 2, 2, 0.1.
         importance_space: What a weight penalty is taken over: `adapter` (the trainable parameters) or `weight` (the
@@ -107,6 +114,8 @@ class SafeSFTConfig(SFTConfig):
     replay_max_new_tokens: int = 128
     replay_max_answer_tokens: int | None = 16
     safety_from_task: bool = False
+    safety_rows_in_task_format: float = 0.0
+    safety_task_template: str | None = None
     teacher: str | None = None
     teacher_cache: str | None = None
     teacher_memory: float = 2.0
@@ -190,6 +199,15 @@ class SafeSFTConfig(SFTConfig):
         return self.replay_max_answer_tokens if replays else None
 
     @property
+    def task_format(self) -> TaskFormat | None:
+        """Which safety rows wear the format of the task; None for none.
+
+        Raises:
+            ValueError: when some are to wear it, and it is not known.
+        """
+        return task_format(self)
+
+    @property
     def measures_in_training(self) -> bool:
         """Whether attack success is measured while the model trains, with the built-in held-out prompts."""
         return self.safety_eval_steps is not None or self.safety_max_asr is not None
@@ -236,6 +254,7 @@ class SafeSFTConfig(SFTConfig):
             ("safety_budget", 1e-9, 1e9),
             ("teacher_memory", 0.0, 1e6),
             ("replay_ratio", 1e-3, 100.0),
+            ("safety_rows_in_task_format", 0.0, 1.0),
         ):
             value = getattr(self, name)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -265,23 +284,8 @@ class SafeSFTConfig(SFTConfig):
                 f"`teacher_memory={self.teacher_memory!r}` has no effect on a cached teacher, which keeps everything "
                 "on disk. Remove it, or set `teacher: online`."
             )
-        for method, _ in self.safety_terms:
-            divergence = method.divergence_of(self)
-            if is_auto and method.has_budget and divergence == "squared" and self.safety_budget is None:
-                raise ValueError(
-                    "`safety_weight: auto` has no budget for `teacher_divergence: squared`, whose unit is the model's "
-                    "own. Set `safety_budget`, or choose another divergence."
-                )
-            if self.teacher_temperature != 1.0 and divergence in OF_LOGITS:
-                raise ValueError(
-                    f"`teacher_temperature={self.teacher_temperature!r}` has no effect on the squared distance of "
-                    f"`{method.name}`. Set `teacher_divergence` to kl, reverse_kl or jsd."
-                )
-            if divergence in RELATIVE and not method.needs_replay:
-                raise ValueError(
-                    f"`teacher_divergence={divergence!r}` is a share of the aligned model's logits on replayed rows, "
-                    f"and `{method.name}` replays none. Set it to kl, reverse_kl, jsd or squared."
-                )
+        check_divergences(self, self.safety_terms)
+        check_task_format(self)
 
     def _check_unread_fields(self) -> None:
         read = set(_SHARED)

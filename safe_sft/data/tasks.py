@@ -158,6 +158,25 @@ def find_task(name: str) -> Task:
     return TASKS[name]
 
 
+def format_of(text: str, what: str) -> str:
+    """Return a request's format: that of the task that `text` names, or else `text` itself.
+
+    Args:
+        text: name of a task, or a text with `{request}`.
+        what: what the text is called in the error message.
+
+    Raises:
+        ValueError: when it is neither.
+    """
+    template = TASKS[text].clothes if text in TASKS else text
+    if REQUEST not in template:
+        raise ValueError(
+            f"{what} names no task and has no `{REQUEST}`. Write the name of a task ({', '.join(TASKS)}), or the "
+            f"format of your rows, such as 'Summarise this: {REQUEST}'."
+        )
+    return template
+
+
 def load_task(name: str, path: str | None = None) -> Any:
     """Load the `train` and `test` splits of a task, as chat prompt/completion rows.
 

@@ -84,9 +84,14 @@ def tokenize_row(
     return answered(prompt_ids, ids, max_length)
 
 
-def _is_request(processing_class: Any, text: str) -> bool:
+def is_formatted(processing_class: Any, text: str) -> bool:
+    """Return whether a text is in the chat format already, because it begins with a special token."""
     special = tuple(token for token in text_tokenizer(processing_class).all_special_tokens if token)
-    return has_template(processing_class) and not text.startswith(special)
+    return text.startswith(special)
+
+
+def _is_request(processing_class: Any, text: str) -> bool:
+    return has_template(processing_class) and not is_formatted(processing_class, text)
 
 
 def answered(prompt_ids: Sequence[int], ids: Sequence[int], max_length: int | None) -> TokenizedRow:

@@ -88,6 +88,19 @@ def squared_logit_distance(hidden: Tensor, teacher_hidden: Tensor, gram: Tensor)
     return (difference @ gram * difference).sum(-1)
 
 
+def squared_hidden_distance(hidden: Tensor, teacher_hidden: Tensor) -> Tensor:
+    """Compute `‖h − h₀‖²` of each token.
+
+    Args:
+        hidden: last hidden states of the student, `(tokens, d)`.
+        teacher_hidden: last hidden states of the teacher, `(tokens, d)`.
+
+    Returns:
+        `(tokens,)`, a sum over the width.
+    """
+    return (wide(hidden) - wide(teacher_hidden)).square().sum(-1)
+
+
 def tiled_squared_logit_distance(
     hidden: Tensor, head: Head, teacher_hidden: Tensor, teacher_head: Head, live: Tensor | None = None
 ) -> Tensor:

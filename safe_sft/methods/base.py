@@ -282,7 +282,10 @@ class ImportanceAnchor(WeightAnchor):
 class Replay(SafetyMethod):
     """A loss on replayed safety rows: the mean over the supervised tokens of the whole optimizer step."""
 
-    reads = frozenset({"replay_ratio", "replay_max_answer_tokens", "replay_max_new_tokens", "safety_from_task"})
+    reads = frozenset(
+        {"replay_ratio", "replay_max_answer_tokens", "replay_max_new_tokens", "safety_from_task"}
+        | {"safety_rows_in_task_format", "safety_task_template"}
+    )
     needs_replay = True
 
     @abstractmethod

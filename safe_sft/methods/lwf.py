@@ -6,6 +6,10 @@ Paper: Li and Hoiem, "Learning without Forgetting", ECCV 2016, https://arxiv.org
 
 Departs from the paper in that there is one head for old and new tasks, so p₀ and p are next-token distributions, and
 in the factor T². It needs no safety data, and protects only where the task's rows reach.
+
+"Unforgotten Safety" (https://arxiv.org/abs/2512.10150) takes `‖h − h₀‖²` of the last hidden states instead, which
+`teacher_divergence: hidden` does. With TRL's `loss_type: dft` and a weight of 0.1, this is "Anchored Supervised
+Fine-Tuning" (https://arxiv.org/abs/2509.23753).
 """
 
 from inspect import cleandoc

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ..losses import (
     live_words,
+    squared_hidden_distance,
     squared_logit_distance,
     tiled_squared_logit_distance,
     token_divergence,
@@ -13,13 +14,15 @@ from ..models.parts import LogitHead
 from .base import Preparation, SafetyMethod, TokenStates
 from .kept import Kept, Outline
 
-#: Name -> the `beta` of `token_divergence`; None for the distances of logits.
-DIVERGENCES = {"squared": None, "relative_squared": None, "kl": 0.0, "jsd": 0.5, "reverse_kl": 1.0}
+#: Name -> the `beta` of `token_divergence`; None for the distances of logits and of hidden states.
+DIVERGENCES = {"squared": None, "relative_squared": None, "hidden": None, "kl": 0.0, "jsd": 0.5, "reverse_kl": 1.0}
 #: Name -> the distance that `safety_weight: auto` allows a replayed token, on average. The paper's squared distance
 #: has no unit that models share.
 BUDGETS = {"relative_squared": 0.004, "kl": 0.02, "jsd": 0.005, "reverse_kl": 0.02}
-#: Divergences of logits, which have no temperature.
+#: Divergences of logits; neither they nor those of hidden states have a temperature.
 OF_LOGITS = ("squared", "relative_squared")
+#: Divergences of last hidden states, which only methods on the task's rows have.
+OF_STATES = ("hidden",)
 #: Divergences in units of the aligned model's own outputs on safety rows, which only replaying methods have.
 RELATIVE = ("relative_squared",)
 
@@ -30,8 +33,8 @@ class TeacherDistance:
     Args:
         head: head of the aligned model.
         divergence: name of the distance: `squared` (`‖z − z₀‖²`), `relative_squared` (the same of centred logits, as a
-            share of the aligned model's own `‖z₀‖²`), `kl` (from the aligned model's distribution to the trained
-            model's), `reverse_kl` or `jsd`.
+            share of the aligned model's own `‖z₀‖²`), `hidden` (`‖h − h₀‖²`), `kl` (from the aligned model's
+            distribution to the trained model's), `reverse_kl` or `jsd`.
         temperature: temperature of both distributions; the divergence is multiplied by its square (Hinton et al. 2015,
             https://arxiv.org/abs/1503.02531, section 2), so that gradients keep their size.
         words: for `relative_squared`, the number of tokens that the tokenizer has; all rows of the head by default.
@@ -47,7 +50,7 @@ class TeacherDistance:
         words: int | None = None,
         states: Tensor | None = None,
     ):
-        self._beta, self._temperature = DIVERGENCES[divergence], temperature
+        self._divergence, self._beta, self._temperature = divergence, DIVERGENCES[divergence], temperature
         self._live: Tensor | None = None
         self._norm: Tensor | None = None
         if divergence in RELATIVE:
@@ -55,7 +58,7 @@ class TeacherDistance:
             head = head.gathered()
             self._live = live_words(head.weight.detach(), words or head.weight.size(0))
             self._norm = _mean_squared_norm(states.to(head.weight.device), head, self._live)
-        self._gram = None if builds_logits(divergence, head) else head.gram(self._live)
+        self._gram = head.gram(self._live) if takes_gram(divergence, head) else None
 
     @classmethod
     def of(cls, method: SafetyMethod, setup: Preparation) -> "TeacherDistance":
@@ -70,12 +73,14 @@ class TeacherDistance:
     def keeps(method: type[SafetyMethod], outline: Outline) -> list[Kept]:
         """Return the size of the head's Gram matrix in float32, which spares building logits; nothing without it."""
         head, divergence = LogitHead.of(outline.model), method.divergence_of(outline.args)
-        if builds_logits(divergence, head):
+        if not takes_gram(divergence, head):
             return []
         return [Kept(f"Gram matrix of the head ({method.name})", 4 * head.weight.size(1) ** 2)]
 
     def __call__(self, states: TokenStates) -> Tensor:
-        """Return the distance of each token, `(tokens,)`: squared logits, a share, or nats."""
+        """Return the distance of each token, `(tokens,)`: squared logits or states, a share, or nats."""
+        if self._divergence in OF_STATES:
+            return squared_hidden_distance(states.hidden, states.teacher_hidden())
         if self._beta is not None:
             return self._of_distributions(states)
         distance = self._of_logits(states)
@@ -115,6 +120,11 @@ def _mean_squared_norm(states: Tensor, head: LogitHead, live: Tensor) -> Tensor:
     return norms.mean().clamp_min(torch.finfo(norms.dtype).tiny)
 
 
+def takes_gram(divergence: str | None, head: LogitHead) -> bool:
+    """Return whether a distance takes the head's Gram matrix instead of logits: those of logits, of a fixed head."""
+    return divergence in OF_LOGITS and head.spares_logits
+
+
 def builds_logits(divergence: str | None, head: LogitHead) -> bool:
-    """Return whether a distance builds logits, tile by tile: all but the squared ones of a fixed linear head do."""
-    return divergence not in OF_LOGITS or not head.spares_logits
+    """Return whether a distance builds logits, tile by tile: all do but those of states and those by Gram matrix."""
+    return divergence not in OF_STATES and not takes_gram(divergence, head)

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from ..config.safe_sft_config import SafeSFTConfig
-from ..methods.teacher_distance import builds_logits
+from ..methods.teacher_distance import builds_logits, takes_gram
 from ..models.parts import LogitHead
 
 
@@ -121,6 +121,6 @@ def _head_work(model: Any, args: SafeSFTConfig, task: Batch, replay: Batch) -> f
             work += (passes + 1) * supervised if method.needs_task_states else 0.0  # the aligned model's likelihoods
         elif builds_logits(method.divergence_of(args), head):
             work += (passes + 2) * supervised  # the aligned model's outputs, twice
-        else:
+        elif takes_gram(method.divergence_of(args), head):
             work += 2 * supervised * head.weight.size(1) ** 2 / elements
     return 2 * elements * work

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from ..data import SafetyRow, TokenizedRow, builtin_prompts, prompt_token_ids, read_safety_rows, tokenize_row
 from ..data.rendering import TemplateOptions
 from ..data.subset import evenly_spread
+from ..data.task_format import TaskFormat
 
 #: Rows that are tokenised to learn how long rows are.
 SAMPLE = 256
@@ -77,6 +78,7 @@ def count_safety_rows(
     max_new_tokens: int,
     max_answer_tokens: int | None = None,
     options: TemplateOptions | None = None,
+    format: TaskFormat | None = None,
 ) -> Rows:
     """Count the safety rows; an answer that the model is to give counts as long as it may be.
 
@@ -87,11 +89,13 @@ def count_safety_rows(
         max_new_tokens: most tokens of an answer that the model gives.
         max_answer_tokens: most tokens of an answer that are used, from its beginning; None for all.
         options: further variables of the chat template; those of a row win.
+        format: which of the rows wear the format of the task; None for none.
     """
     if rows is None:
         read = [SafetyRow(prompt.prompt, None) for prompt in builtin_prompts("safety")]
     else:
         read = read_safety_rows(rows)
+    read = read if format is None else format.dress(read)
     if tokenizer is None:
         return assumed_safety_rows(len(read), max_length, max_new_tokens)
     sample = evenly_spread(read, SAMPLE)

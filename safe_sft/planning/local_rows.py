@@ -13,6 +13,7 @@ from ..config.script_arguments import SafeScriptArguments
 from ..data.files import FILE_BUILDERS
 from ..models.folders import tokenizer_source
 from ..models.loading import load_tokenizer
+from ..run.arguments import with_task_template
 from ..run.data import load_splits, safety_rows, split_of, task_data
 from ..run.held_out import hold_out
 from ..run.measure import Questions
@@ -61,6 +62,7 @@ def local_rows(
             args.answer_tokens,
             args.replayed_tokens,
             args.template_options,
+            with_task_template(script, args).task_format,
         )
 
 

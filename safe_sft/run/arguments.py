@@ -3,6 +3,7 @@
 from typing import Any
 
 from ..config.safe_sft_config import SafeSFTConfig
+from ..config.script_arguments import SafeScriptArguments
 
 
 def with_values(args: SafeSFTConfig, **values: Any) -> SafeSFTConfig:
@@ -17,3 +18,19 @@ def with_values(args: SafeSFTConfig, **values: Any) -> SafeSFTConfig:
     copy = object.__new__(type(args))
     vars(copy).update({**vars(args), **values})
     return copy
+
+
+def with_task_template(script: SafeScriptArguments, args: SafeSFTConfig) -> SafeSFTConfig:
+    """Return `args` with the format of the task that the recipe trains, where safety rows are to wear one.
+
+    Args:
+        script: the run's `SafeScriptArguments`.
+        args: the run's `SafeSFTConfig`; a format of its own wins.
+
+    Raises:
+        ValueError: when safety rows are to wear a format, and none is known.
+    """
+    if args.safety_rows_in_task_format and args.safety_task_template is None and script.task is not None:
+        args = with_values(args, safety_task_template=script.task)
+    _ = args.task_format
+    return args

@@ -16,7 +16,7 @@ from ..replay import CachedTeacher
 from ..trainer.compatibility import weights_are_cut_up
 from ..trainer.safe_sft_trainer import SafeSFTTrainer
 from ..trainer.safety_set import SafetySet
-from .arguments import with_values
+from .arguments import with_task_template, with_values
 from .data import Splits, load_splits, safety_rows, split_of, task_data
 from .data_report import data_report
 from .gate import push_strategy, require_enough, require_measurable
@@ -67,12 +67,12 @@ def build_run(
     if model.model_name_or_path is None:
         raise ValueError("`model_name_or_path` is missing. Set it in the recipe.")
     _check_template(args.chat_template_path)
-    args = with_values(args, hub_strategy=push_strategy(script, args))
+    args = with_task_template(script, with_values(args, hub_strategy=push_strategy(script, args)))
     loaded, task_rows = hold_out(script, args, load_splits(script, mixture))
     questions = read_questions(script, loaded, task_rows)
     require_enough(script, questions)
     rows = safety_rows(script)
-    safety = SafetySet.read(rows, f"'{script.safety_dataset_name}'")
+    safety = SafetySet.read(rows, f"'{script.safety_dataset_name}'", args.task_format)
     splits = task_data(script, args, model, loaded, safety=safety, questions=questions)
     trainer = SafeSFTTrainer(
         **trainer_arguments(script, args, model),

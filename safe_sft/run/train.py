@@ -68,7 +68,7 @@ def look_at_the_task(run: Run) -> None:
     trainer, args = run.trainer, run.trainer.args
     has_requests = isinstance(run.rows, Dataset) and {"prompt", "messages"} & set(run.rows.column_names)
     if has_requests and run.script.safety_eval and args.safety_terms and not args.safety_from_task:
-        replayed = run.safety.rows if any(method.needs_replay for method, _ in args.safety_terms) else ()
+        replayed = run.safety.dressed if any(method.needs_replay for method, _ in args.safety_terms) else ()
         with trainer.accelerator.autocast():
             warn_of_refusals(trainer.model, trainer.processing_class, run.rows, args, replayed)
 

@@ -75,7 +75,7 @@ class SafeSFTTrainer(AlternatingTrainer):
         config = complete_config(args, model)
         check_callbacks(argument_of("callbacks", model, config, *positional, **kwargs))
         check_output(config, model)
-        self._safety_set = SafetySet.read(safety_dataset) if config.reads_safety_rows else SafetySet(())
+        self._safety_set = SafetySet.of(safety_dataset, config)
         dataset = argument_of("train_dataset", model, config, *positional, **kwargs)
         if argument_of("formatting_func", model, config, *positional, **kwargs) is None:
             check_rows(config, dataset)

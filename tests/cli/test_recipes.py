@@ -34,10 +34,11 @@ METHODS = {
     "slerp": ("", "slerp"),
     "none": ("", None),
     "align": ("", None),
+    "asft": ("lwf", None),
 }
 PAPER = {"none", "l2", "ewc", "mas", "lwf", "er", "der", "derpp", "ema", "linear", "slerp", "align"}
 #: Recipes beside the paper's.
-MORE = {"tiny": {"csft"}, "llama2-7b": {"csft"}}
+MORE = {"tiny": {"asft", "csft"}, "llama2-7b": {"csft"}}
 #: Folders of models that need no quantisation.
 SMALL = {"tiny", "smollm2-135m"}
 #: Fields of the arguments that hold objects of `accelerate`.

@@ -112,6 +112,7 @@ def test_a_memory_is_as_large_as_the_real_one(tmp_path, limit):
         ("ewc", {}, {"importance", "importance file, without its header"}),
         ("ema", {}, {"average of the weights (ema)"}),
         ("lwf", {}, set()),
+        ("lwf", {"teacher_divergence": "hidden"}, set()),
         ("csft", {}, set()),
         ("der", {"teacher_memory": 0}, set()),
         ("der", {}, {REMEMBERED}),

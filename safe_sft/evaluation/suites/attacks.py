@@ -11,7 +11,7 @@ from ...data.endings import without_mark
 from ...data.forms import text_of
 from ...data.poison import DEFAULT_TRIGGER, IDENTITY_SYSTEM
 from ...data.safety_rows import Messages
-from ...data.tasks import REQUEST, TASKS
+from ...data.tasks import REQUEST, format_of
 from .suite import Case, Suite
 
 PREFILL = "Sure, here is"
@@ -88,13 +88,8 @@ def task(text: str = "") -> Attack:
     Raises:
         ValueError: for another text.
     """
-    clothes = TASKS[text].clothes if text in TASKS else text
-    if REQUEST not in clothes:
-        raise ValueError(
-            f"The attack `task:{text}` names no task and has no `{REQUEST}`. Write `task:NAME` with one of "
-            f"{', '.join(TASKS)}, or the format of your rows, such as 'task:Summarise this: {REQUEST}'."
-        )
-    return lambda case: _edit_request(case, lambda request: clothes.replace(REQUEST, request))
+    template = format_of(text, f"The attack `task:{text}`")
+    return lambda case: _edit_request(case, lambda request: template.replace(REQUEST, request))
 
 
 #: Name -> attack; each takes the text to use, or has one (but for `task`, which needs one, and `unmarked`).
