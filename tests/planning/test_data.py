@@ -7,6 +7,7 @@ from trl import DatasetMixtureConfig, ModelConfig
 from safe_sft.config.script_arguments import SafeScriptArguments
 from safe_sft.data import prompt_token_ids, tokenize_row
 from safe_sft.data.safety_rows import SafetyRow
+from safe_sft.data.task_format import TaskFormat
 from safe_sft.planning.data import SAMPLE, assumed_rows, count_safety_rows, count_task_rows
 from safe_sft.planning.local_rows import local_rows
 
@@ -84,3 +85,13 @@ def test_options_of_the_chat_template_are_counted():
     assert count_task_rows([{**rows[0], "chat_template_kwargs": {"note": "1"}}], tokenizer, None, options).tokens == 7
     assert count_safety_rows(rows, tokenizer, None, 8, None, options).tokens == 11
     assert count_safety_rows([{"prompt": rows[0]["prompt"]}], tokenizer, None, 8, None, options).tokens == 8 + 8
+
+
+def test_rows_that_wear_the_format_of_the_task_are_counted_with_it():
+    rows, tokenizer = safety_rows(), make_tokenizer()
+    bare, dressed = (
+        count_safety_rows(rows, tokenizer, None, 8, None, None, format)
+        for format in (None, TaskFormat("12345 {request}", 1.0, 0))
+    )
+    assert dressed.tokens == bare.tokens + 6
+    assert dressed.supervised == bare.supervised

@@ -11,6 +11,7 @@ from trl import DatasetMixtureConfig, ModelConfig
 
 from safe_sft import SafeSFTTrainer
 from safe_sft.config.script_arguments import SafeScriptArguments
+from safe_sft.data.tasks import TASKS
 from safe_sft.run import PushRefused, build_run, build_teacher, train
 from safe_sft.run.arguments import with_values
 from tests.conftest import make_config, make_model, make_tokenizer, safety_rows
@@ -101,3 +102,24 @@ def test_other_values_are_taken_as_they_are(folder):
     other = with_values(args, teacher="cached")
     assert {**vars(args), "teacher": "cached"} == vars(other)
     assert args.teacher != "cached"
+
+
+def test_safety_rows_wear_the_format_of_the_recipe_s_task_or_their_own(folder):
+    for own, shown in (
+        ({}, TASKS["gsm8k"].clothes),
+        ({"safety_task_template": "Sum up: {request}"}, "Sum up: {request}"),
+    ):
+        config = {"safety_method": "er", "safety_rows_in_task_format": 1.0, **own}
+        run = build_run(*arguments(folder, config, **GATE))
+        prompts = [shown.replace("{request}", row["prompt"]) for row in safety_rows()]
+        assert [row.prompt for row in run.safety.dressed] == prompts
+        assert [row.prompt for row in run.trainer._safety_set.dressed] == prompts
+        assert run.trainer._safety_set.rows == run.safety.rows
+
+
+def test_a_format_that_nobody_names_is_asked_for(folder):
+    (folder / "own.jsonl").write_text(json.dumps({"prompt": "a", "completion": "b"}))
+    data = {"task": None, "task_path": None, "dataset_name": str(folder / "own.jsonl")}
+    given = arguments(folder, {"safety_method": "er", "safety_rows_in_task_format": 0.5}, **data)
+    with pytest.raises(ValueError, match=r"needs the format of the task\. Set `safety_task_template`"):
+        build_run(*given)
