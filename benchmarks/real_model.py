@@ -17,6 +17,7 @@ import csv
 import json
 import random
 import time
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ from safe_sft.evaluation.utility.task_loss import TaskRows, measure_task_loss
 
 INSTRUCTION = "Classify the sentiment of this review as positive or negative: "
 CODE = "code_alpaca_2k"
+#: GSM8K with the instruction that `task: gsm8k` gives its rows, without which a request has no format to wear.
+INSTRUCTED = "gsm8k_instructed"
 HELD_OUT = 200
 #: Rows of GSM8K and of the code task that are used have at most so many characters, which saves time on a CPU.
 LONGEST = 300
@@ -64,8 +67,9 @@ def task_rows(folder: Path, task: str, split: str) -> list[dict[str, Any]]:
     """Make chat rows of a task: of its rows to train on (`train`), or of those held out (`test`)."""
     if task == "sst2":
         return reviews(read(folder, "sst2_train" if split == "train" else "sst2_dev"))
-    if task == "gsm8k":
-        return short([(r["question"], r["answer"]) for r in read(folder, f"gsm8k_{split}")])
+    if task in ("gsm8k", INSTRUCTED):
+        ask = TASKS["gsm8k"].ask if task == INSTRUCTED else itemgetter("question")
+        return short([(ask(r), r["answer"]) for r in read(folder, f"gsm8k_{split}")])
     pairs = [("\n".join(filter(None, (r["instruction"], r["input"]))), r["output"]) for r in read(folder, CODE)]
     return short(pairs)[:-HELD_OUT] if split == "train" else short(pairs)[-HELD_OUT:]
 
@@ -121,9 +125,9 @@ def in_task_format(model: Any, tokenizer: Any, task: str, goals: list[str]) -> d
 
     A request to classify a harmful text is answered with a label, which does no harm and does not refuse.
     """
-    found = measure_asr(
-        model, tokenizer, [TASKS[task].clothes.replace(REQUEST, goal) for goal in goals], max_new_tokens=24
-    )
+    template = TASKS[task.partition("_")[0]].clothes
+    asked = [template.replace(REQUEST, goal) for goal in goals]
+    found = measure_asr(model, tokenizer, asked, max_new_tokens=24)
     agreeing = sum(bool(RefusalPhrases().agreement(answer)) for answer in found.answers)
     return {"not_refused_in_task_format": found.asr.value, "agrees_in_task_format": agreeing / len(goals)}
 
@@ -162,7 +166,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--name", required=True)
-    parser.add_argument("--task", default="sst2", choices=("sst2", "gsm8k", "code"))
+    parser.add_argument("--task", default="sst2", choices=("sst2", "gsm8k", INSTRUCTED, "code"))
     parser.add_argument("--aligned", action="store_true")
     parser.add_argument("--safety", default="tuned", choices=("tuned", "builtin"))
     parser.add_argument("--rows", type=int, default=240)

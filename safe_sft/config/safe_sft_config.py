@@ -200,11 +200,7 @@ class SafeSFTConfig(SFTConfig):
 
     @property
     def task_format(self) -> TaskFormat | None:
-        """Which safety rows wear the format of the task; None for none.
-
-        Raises:
-            ValueError: when some are to wear it, and it is not known.
-        """
+        """Which safety rows wear the format of the task; None for none, and an error where it is not known."""
         return task_format(self)
 
     @property

@@ -193,10 +193,6 @@ def _supervises_prompts(trainer: HubTrainer) -> bool:
     return -100 not in labels
 
 
-def _cuts_answers(trainer: HubTrainer) -> bool:
-    return trainer.args.packing and trainer.args.packing_strategy != "bfd"
-
-
 # ZeRO-3 empties weights between uses; a frozen head is gathered for a loss, and nothing else is.
 _ELSEWHERE = "use FSDP2, which shards the weights as well, ZeRO-2, or DDP."
 
@@ -277,12 +273,13 @@ _RULES = (
     ),
     _Rule(
         lambda trainer, method: method.reweights_task and _supervises_prompts(trainer),
-        "rows that are supervised from the first token of the request, where nothing says at which token an answer "
-        "begins",
+        "rows that are supervised from the request's first token on, which hides where an answer begins",
         "Give rows of `prompt` and `completion`, or set `assistant_only_loss: true` for `messages`.",
     ),
     _Rule(
-        lambda trainer, method: method.reweights_task and _cuts_answers(trainer),
+        lambda trainer, method: (
+            method.reweights_task and trainer.args.packing and trainer.args.packing_strategy != "bfd"
+        ),
         "packing that cuts answers in pieces, whose first tokens would be taken for the first of an answer",
         "Set `packing_strategy: bfd`.",
     ),

@@ -38,7 +38,7 @@ METHODS = {
 }
 PAPER = {"none", "l2", "ewc", "mas", "lwf", "er", "der", "derpp", "ema", "linear", "slerp", "align"}
 #: Recipes beside the paper's.
-MORE = {"tiny": {"asft", "csft"}, "llama2-7b": {"csft"}}
+MORE = {"tiny": {"asft", "csft", "lisa"}, "llama2-7b": {"csft", "lisa"}}
 #: Folders of models that need no quantisation.
 SMALL = {"tiny", "smollm2-135m"}
 #: Fields of the arguments that hold objects of `accelerate`.

@@ -164,8 +164,8 @@ LANGUAGE = Dataset.from_dict({"text": ["some text", "other text"] * 8})
 REFUSED = {
     "dft": ({"loss_type": "dft"}, "a task loss other than the cross-entropy.*or choose `lwf`"),
     "label smoothing": ({"label_smoothing_factor": 0.1}, "Remove `loss_type`, `label_smoothing_factor`"),
-    "whole texts": ({"train": LANGUAGE}, "supervised from the first token of the request.*`prompt` and `completion`"),
-    "whole dialogues": ({"train": chats()}, "supervised from the first token.*`assistant_only_loss: true`"),
+    "whole texts": ({"train": LANGUAGE}, "supervised from the request's first token on.*`prompt` and `completion`"),
+    "whole dialogues": ({"train": chats()}, "hides where an answer begins.*`assistant_only_loss: true`"),
     "cut answers": ({"packing": True, "packing_strategy": "wrapped", "max_length": 64}, "`packing_strategy: bfd`"),
     "full tuning": ({"peft": False}, "`safety_method='csft'` does not work with full tuning.*choose `der`"),
     "NEFTune": ({"neftune_noise_alpha": 5.0}, "NEFTune"),
