@@ -69,7 +69,8 @@ def task_rows(folder: Path, task: str, split: str) -> list[dict[str, Any]]:
         return reviews(read(folder, "sst2_train" if split == "train" else "sst2_dev"))
     if task in ("gsm8k", INSTRUCTED):
         ask = TASKS["gsm8k"].ask if task == INSTRUCTED else itemgetter("question")
-        return short([(ask(r), r["answer"]) for r in read(folder, f"gsm8k_{split}")])
+        known = read(folder, f"gsm8k_{split}")
+        return [row(ask(r), r["answer"]) for r in known if len(r["question"]) + len(r["answer"]) <= LONGEST]
     pairs = [("\n".join(filter(None, (r["instruction"], r["input"]))), r["output"]) for r in read(folder, CODE)]
     return short(pairs)[:-HELD_OUT] if split == "train" else short(pairs)[-HELD_OUT:]
 
