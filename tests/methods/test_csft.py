@@ -1,6 +1,7 @@
 """CSFT: the weights by hand, the paper's own objective from materialised logits, and where an answer begins."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from datasets import Dataset
 from torch.nn import functional as F
 from trl import SFTTrainer
 
+from safe_sft.cli.recipe_arguments import parse
 from safe_sft.data.batch import places_in_answers
 from safe_sft.losses import constrained_weights
 from safe_sft.methods import TokenStates
@@ -27,6 +29,7 @@ from tests.conftest import (
 from tests.methods.anchors import setup
 from tests.methods.test_contract import update
 
+ROOT = Path(__file__).parents[2]
 GENERATION_TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}<|assistant|>"
     "{% generation %}{{ m['content'] }}{{ eos_token }}{% endgeneration %}"
@@ -184,6 +187,12 @@ def test_what_would_say_something_else_is_refused(tmp_path, case):
 def test_betas_out_of_range_are_refused(tmp_path, betas):
     with pytest.raises(ValueError, match=r"`csft_betas=.*from 0 to 100"):
         make_config(tmp_path, safety_method="csft", csft_betas=betas)
+
+
+def test_betas_are_given_on_the_command_line():
+    words = ["--csft_betas", "1", "2", "0.5", "--use_cpu", "true", "--dataloader_pin_memory", "false"]
+    _, config, *_ = parse(["--config", str(ROOT / "recipes" / "tiny" / "csft.yaml"), *words])
+    assert config.csft_betas == [1.0, 2.0, 0.5]
 
 
 def test_a_weight_that_would_unlearn_is_refused(tmp_path):
