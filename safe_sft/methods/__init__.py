@@ -10,6 +10,7 @@ from .base import (
     TokenStates,
     WeightAnchor,
 )
+from .projection import Projection
 from .registry import ALIASES, METHODS, method_classes, method_weights, register
 
 # Each file registers its method; help and tables show them in this order.
@@ -20,6 +21,8 @@ from .l2 import L2 as L2
 from .ewc import EWC as EWC
 from .mas import MAS as MAS
 from .lwf import LwF as LwF
+from .agem import AGEM as AGEM
+from .safegrad import SafeGrad as SafeGrad
 from .ema import EMA as EMA
 # isort: on
 
@@ -29,6 +32,7 @@ __all__ = [
     "Distillation",
     "ImportanceAnchor",
     "Preparation",
+    "Projection",
     "Replay",
     "SafetyMethod",
     "StepContext",

@@ -106,6 +106,8 @@ class SafetyMethod(ABC):
     has_budget: ClassVar[bool] = False
     #: Whether it adds to the loss, and so takes a weight.
     has_loss: ClassVar[bool] = True
+    #: Whether it turns the gradient of the whole optimizer step: the methods of `projection.py`.
+    projects: ClassVar[bool] = False
 
     @classmethod
     def divergence_of(cls, args: Any) -> str | None:
