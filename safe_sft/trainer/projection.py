@@ -89,7 +89,7 @@ class StepProjection:
         if share:
             torch._foreach_add_([local(g) for g in task], [local(s) for s in safety], alpha=share)
             _set_gradients(parameters, task)
-        if task_square > 0 and safety_square > 0 and math.isfinite(share):
+        if task_square > 0 and not _negligible(safety_square, task_square) and math.isfinite(share):
             self._cosines.append(dot / math.sqrt(task_square) / math.sqrt(safety_square))
             self._projected[-1] = share > self._weight
 
@@ -122,9 +122,13 @@ def safety_share(dot: float, task_square: float, safety_square: float, weight: f
     """
     if not math.isfinite(dot + task_square + safety_square):
         return math.nan
-    if safety_square <= NEGLIGIBLE**2 * task_square:
+    if _negligible(safety_square, task_square):
         return weight
     return weight - min(dot, 0.0) / safety_square
+
+
+def _negligible(safety_square: float, task_square: float) -> bool:
+    return safety_square <= NEGLIGIBLE**2 * task_square
 
 
 def inner_products(task: Sequence[Tensor], safety: Sequence[Tensor]) -> Tensor:

@@ -35,7 +35,22 @@ METHODS = {
     "none": ("", None),
     "align": ("", None),
 }
-PAPER = {"none", "l2", "ewc", "mas", "lwf", "er", "der", "derpp", "ema", "linear", "slerp", "align"}
+PAPER = {
+    "none",
+    "l2",
+    "ewc",
+    "mas",
+    "lwf",
+    "er",
+    "der",
+    "derpp",
+    "agem",
+    "safegrad",
+    "ema",
+    "linear",
+    "slerp",
+    "align",
+}
 #: Folders of models that need no quantisation.
 SMALL = {"tiny", "smollm2-135m"}
 #: Fields of the arguments that hold objects of `accelerate`.

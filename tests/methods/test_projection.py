@@ -1,6 +1,7 @@
 """`agem` and `safegrad`: the gradient of a whole step is projected, and nothing else of it changes."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from tests.conftest import (
     relative_difference,
     task_rows,
     trained_weights,
+    turned_around,
     updates_of_an_epoch,
 )
 from tests.methods.test_contract import update
@@ -30,11 +32,11 @@ PROJECTING = sorted(name for name, method in METHODS.items() if method.projects)
 AS_A_TERM = {"agem": ("er", 0.0), "safegrad": ("der", 1.0)}
 
 
-def opposed(monkeypatch) -> None:
+@pytest.fixture
+def opposed():
     """Turn the safety gradient around, so that it opposes the task's where it went with it."""
-    for method in (METHODS[name] for name in AS_A_TERM):
-        losses = method.token_losses
-        monkeypatch.setattr(method, "token_losses", lambda self, replay, losses=losses: -losses(self, replay))
+    with turned_around():
+        yield
 
 
 def make(folder, method="agem", **settings):
@@ -102,34 +104,35 @@ def test_where_the_gradients_agree_agem_is_plain_sft_to_the_bit(tmp_path, peft):
 
 @pytest.mark.parametrize("peft", [True, False], ids=["lora", "full"])
 @pytest.mark.parametrize("method", PROJECTING)
-def test_where_they_clash_the_step_is_the_projection_of_two_runs(tmp_path, monkeypatch, method, peft):
-    """The gradients come from plain fine-tuning, and from the method that adds the same loss in its joint forward."""
-    opposed(monkeypatch)
+def test_a_step_is_the_projection_of_two_runs(tmp_path, method, peft):
+    """The gradients come from plain fine-tuning, and from the method that adds the same loss in its joint forward.
+
+    With the safety gradient as it is, and turned around, each method is projected once.
+    """
     term, weight = AS_A_TERM[method]
     config = {"peft": peft, "learning_rate": 1.0}
     task = flat(update(plain(tmp_path, **config)))
-    safety = task - flat(update(make(tmp_path, term, safety_weight=1.0, **config)))  # it has the other sign
-    ours = make(tmp_path, method, **config)
-    moved = flat(update(ours))
-    dot, square = task @ safety, safety @ safety
-    if dot < 0:
-        expected = task - dot / square * safety + weight * safety
-        assert (moved - weight * safety) @ safety == pytest.approx(0.0, abs=1e-4 * square.item())
-    else:
-        expected = task + weight * safety
-    assert ((moved - expected).norm() / expected.norm()).item() < 1e-4
-    cosine = (dot / (task.norm() * safety.norm())).item()
-    assert logged(ours, f"safety/{method}_cosine") == pytest.approx([cosine], abs=1e-4)
-    assert logged(ours, f"safety/{method}_projected") == [float(cosine < 0)]
-    assert (cosine < 0) == (method == "agem" or bool(dot < 0))
+    safety = flat(update(make(tmp_path, term, safety_weight=1.0, **config))) - task
+    projected = []
+    for sign, context in ((1, nullcontext()), (-1, turned_around())):
+        ours = make(tmp_path, method, **config)
+        with context:
+            moved = flat(update(ours))
+        s = sign * safety
+        expected = task - min(task @ s, 0.0) / (s @ s) * s + weight * s
+        assert ((moved - expected).norm() / expected.norm()).item() < 1e-5
+        cosine = (task @ s / (task.norm() * s.norm())).item()
+        assert logged(ours, f"safety/{method}_cosine") == pytest.approx([cosine], abs=1e-5)
+        projected += logged(ours, f"safety/{method}_projected")
+        assert projected[-1] == (cosine < 0)
+    assert sorted(projected) == [0.0, 1.0]
 
 
+@pytest.mark.parametrize("turned", [False, True], ids=["as it is", "turned around"])
 @pytest.mark.parametrize("method", PROJECTING)
-def test_a_projected_step_does_not_depend_on_how_it_is_split(tmp_path, monkeypatch, method):
-    """Steps of 16 task rows, and a last one of 8, as batch × accumulation; and as they come, and turned around."""
-    for turned in (False, True):
-        if turned:
-            opposed(monkeypatch)
+def test_a_projected_step_does_not_depend_on_how_it_is_split(tmp_path, method, turned):
+    """Steps of 16 task rows, and a last one of 8, as batch × accumulation."""
+    with turned_around() if turned else nullcontext():
         whole, terms = updates_of_an_epoch(tmp_path, method, per_device_train_batch_size=16)
         for batch, steps in ((4, 4), (1, 16)):
             split = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": steps}
@@ -138,44 +141,37 @@ def test_a_projected_step_does_not_depend_on_how_it_is_split(tmp_path, monkeypat
             assert others == pytest.approx(terms, rel=1e-4, abs=1e-9)
 
 
-def test_a_step_that_replays_nothing_is_plain(tmp_path, monkeypatch):
+def test_a_step_that_replays_nothing_is_plain(tmp_path, opposed):
     """A quarter of a row to replay: every fourth step is projected, and the others are those of plain fine-tuning."""
-    opposed(monkeypatch)
-    config = {"per_device_train_batch_size": 1, "max_steps": 8}
-    ours = make(tmp_path, replay_ratio=0.25, **config)
-    projected = logged_of(ours, "safety/agem_projected")
+    config = {"per_device_train_batch_size": 1, "replay_ratio": 0.25}
+    long = make(tmp_path, max_steps=8, **config)
+    long.train()
+    projected = logged(long, "safety/agem_projected")
     assert sorted(projected) == [0.0] * 6 + [1.0] * 2
-    assert len(logged(ours, "safety/agem_cosine")) == 2
-    before = projected.index(1.0)
-    ours, theirs = (f(tmp_path, **{**config, "max_steps": before}) for f in (make_quarter, plain))
-    assert before > 0
+    assert len(logged(long, "safety/agem_cosine")) == 2
+    first = projected.index(1.0)
+    assert first > 0
+    ours, theirs = make(tmp_path, max_steps=first, **config), plain(tmp_path, max_steps=first, **config)
     assert_same(update(ours), update(theirs))
 
 
-def make_quarter(folder, **config):
-    return make(folder, replay_ratio=0.25, **config)
+def test_the_log_is_of_the_steps_since_the_last(tmp_path, opposed):
+    config = {"per_device_train_batch_size": 1, "replay_ratio": 0.25, "max_steps": 8}
+    each, together = make(tmp_path, **config), make(tmp_path, logging_steps=8, **config)
+    each.train()
+    together.train()
+    assert logged(together, "safety/agem_projected") == [0.25]
+    cosines = logged(each, "safety/agem_cosine")
+    assert logged(together, "safety/agem_cosine") == pytest.approx([sum(cosines) / 2])
 
 
-def logged_of(trainer, name: str) -> list[float]:
-    trainer.train()
-    return logged(trainer, name)
-
-
-def test_the_log_is_of_the_steps_since_the_last(tmp_path, monkeypatch):
-    opposed(monkeypatch)
-    ours = make(tmp_path, replay_ratio=0.25, per_device_train_batch_size=1, max_steps=8, logging_steps=8)
-    each = make(tmp_path, replay_ratio=0.25, per_device_train_batch_size=1, max_steps=8)
-    cosines = logged_of(each, "safety/agem_cosine")
-    assert logged_of(ours, "safety/agem_projected") == [0.25]
-    assert logged(ours, "safety/agem_cosine") == pytest.approx([sum(cosines) / 2])
-
-
-def test_other_terms_are_projected_with_the_task(tmp_path, monkeypatch):
-    opposed(monkeypatch)
+def test_other_terms_are_projected_with_the_task(tmp_path, opposed):
     config = {"learning_rate": 1.0, "importance_space": "adapter"}
     both = flat(update(make(tmp_path, "l2", safety_weight=100.0, **{**config, "replay_ratio": 0.25})))
     only_er = {"learning_rate": 1.0}
-    safety = flat(update(plain(tmp_path, **only_er))) - flat(update(make(tmp_path, "er", safety_weight=1.0, **only_er)))
+    safety = flat(update(plain(tmp_path, **only_er))) - flat(
+        update(make(tmp_path, "er", safety_weight=1.0, **only_er))
+    )
     ours = make(tmp_path, "agem+l2", safety_weight=100.0, **config)
     moved = flat(update(ours))
     expected = both - min(both @ safety, 0.0) / (safety @ safety) * safety
@@ -185,8 +181,7 @@ def test_other_terms_are_projected_with_the_task(tmp_path, monkeypatch):
     assert logged(ours, "safety_loss") == pytest.approx([100 * terms], rel=1e-5)
 
 
-def test_the_projected_gradient_is_clipped(tmp_path, monkeypatch):
-    opposed(monkeypatch)
+def test_the_projected_gradient_is_clipped(tmp_path, opposed):
     free, clipped = (make(tmp_path, learning_rate=1.0, max_grad_norm=norm) for norm in (0.0, 1e-2))
     direction, moved = (flat(update(trainer)) for trainer in (free, clipped))
     assert moved.norm().item() == pytest.approx(1e-2, rel=1e-3)
@@ -197,8 +192,7 @@ def test_the_projected_gradient_is_clipped(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("method", PROJECTING)
 @pytest.mark.parametrize("reentrant", [False, True], ids=["non-reentrant", "reentrant"])
-def test_gradient_checkpointing_does_not_change_the_update(tmp_path, monkeypatch, method, reentrant):
-    opposed(monkeypatch)
+def test_gradient_checkpointing_does_not_change_the_update(tmp_path, opposed, method, reentrant):
     config = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": reentrant}}
     ours, theirs = make(tmp_path, method, **config, max_steps=2), make(tmp_path, method, max_steps=2)
     assert relative_difference(update(ours), update(theirs)) < 1e-5
@@ -206,8 +200,7 @@ def test_gradient_checkpointing_does_not_change_the_update(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("peft", [True, False], ids=["lora", "full"])
 @pytest.mark.parametrize("method", PROJECTING)
-def test_resume_equals_uninterrupted(tmp_path, monkeypatch, method, peft):
-    opposed(monkeypatch)
+def test_resume_equals_uninterrupted(tmp_path, opposed, method, peft):
     adapter = lora(lora_dropout=0.2) if peft else False
     config = {"max_steps": 4, "optim": "adamw_torch", "learning_rate": 0.01, "peft": adapter}
     config |= {"replay_ratio": 0.25, "safety": None, "gradient_accumulation_steps": 2}
@@ -239,16 +232,14 @@ def test_evaluation_loss_is_the_task_loss(tmp_path, method):
     assert ours.evaluate(task_rows(5))["eval_loss"] == theirs.evaluate(task_rows(5))["eval_loss"]
 
 
-def test_packed_rows_are_projected(tmp_path, monkeypatch):
-    opposed(monkeypatch)
+def test_packed_rows_are_projected(tmp_path, opposed):
     ours = make(tmp_path, packing=True, max_length=64)
     ours.train()
     assert logged(ours, "safety/agem_projected") == [1.0]
 
 
-def test_parameters_that_one_side_does_not_use(tmp_path, monkeypatch):
-    """A weight of which the task's loss has no gradient gets one from the projection, where safety has one; not else."""
-    opposed(monkeypatch)
+def test_parameters_that_one_side_does_not_use(tmp_path, opposed):
+    """A weight that neither loss reads stays as it is."""
     trainer = make(tmp_path, peft=False)
     trainer.model.unused = torch.nn.Parameter(torch.ones(2))
     trainer.train()

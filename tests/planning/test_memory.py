@@ -112,6 +112,8 @@ def test_a_memory_is_as_large_as_the_real_one(tmp_path, limit):
         ("ewc", {}, {"importance", "importance file, without its header"}),
         ("ema", {}, {"average of the weights (ema)"}),
         ("lwf", {}, set()),
+        ("agem", {}, {"gradient of the safety rows"}),
+        ("safegrad", {}, {"gradient of the safety rows", REMEMBERED}),
         ("der", {"teacher_memory": 0}, set()),
         ("der", {}, {REMEMBERED}),
         ("der", {"teacher_divergence": "squared"}, {"Gram matrix of the head (der)", REMEMBERED}),
