@@ -1,7 +1,10 @@
 """Tiny models built from a config, tiny data, and trainers over them: all on CPU, all offline."""
 
 import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
+from unittest import mock
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -23,6 +26,7 @@ from transformers import (
 
 from safe_sft import SafeSFTConfig, SafeSFTTrainer
 from safe_sft.demo.model import CHAT_TEMPLATE
+from safe_sft.methods import METHODS
 
 SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
 
@@ -152,6 +156,17 @@ def move_off_the_anchor(trainer) -> None:
     with torch.no_grad():
         for parameter in (p for p in trainer.model.parameters() if p.requires_grad):
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+
+
+@contextmanager
+def turned_around() -> Iterator[None]:
+    """Let the safety gradients of the methods that project point the other way."""
+    with ExitStack() as stack:
+        for method in (method for method in METHODS.values() if method.projects):
+            losses = method.token_losses
+            negative = mock.patch.object(method, "token_losses", lambda *args, losses=losses: -losses(*args))
+            stack.enter_context(negative)
+        yield
 
 
 def trained_weights(trainer) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ from .base import (
     TokenStates,
     WeightAnchor,
 )
+from .projection import Projection
 from .registry import ALIASES, METHODS, method_classes, method_weights, register
 
 # Each file registers its method; help and tables show them in this order.
@@ -22,6 +23,8 @@ from .mas import MAS as MAS
 from .lwf import LwF as LwF
 from .csft import CSFT as CSFT
 from .lisa import Lisa as Lisa
+from .agem import AGEM as AGEM
+from .safegrad import SafeGrad as SafeGrad
 from .ema import EMA as EMA
 # isort: on
 
@@ -31,6 +34,7 @@ __all__ = [
     "Distillation",
     "ImportanceAnchor",
     "Preparation",
+    "Projection",
     "Replay",
     "SafetyMethod",
     "StepContext",

@@ -125,6 +125,8 @@ class SafetyMethod(ABC):
     largest_weight: ClassVar[float] = float("inf")
     #: Whether its term gives the tokens of the task's answers other weights in the task's own cross-entropy.
     reweights_task: ClassVar[bool] = False
+    #: Whether it turns the gradient of the whole optimizer step: the methods of `projection.py`.
+    projects: ClassVar[bool] = False
 
     @classmethod
     def divergence_of(cls, args: Any) -> str | None:

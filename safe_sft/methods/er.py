@@ -50,6 +50,11 @@ class ER(Replay):
 
     def token_losses(self, replay: TokenStates) -> Tensor:
         """Return `−log p(y)` of each token, in nats."""
-        head = replay.head.gathered().to(replay.hidden.device)
-        with replay.autocast():
-            return token_cross_entropy(replay.hidden, head, replay.targets)
+        return cross_entropy(replay)
+
+
+def cross_entropy(states: TokenStates) -> Tensor:
+    """Return `−log p(y)` of each token, `(tokens,)`, in nats."""
+    head = states.head.gathered().to(states.hidden.device)
+    with states.autocast():
+        return token_cross_entropy(states.hidden, head, states.targets)

@@ -48,6 +48,12 @@ def method_classes(spec: str) -> list[type[SafetyMethod]]:
             )
     if len(set(names)) < len(names):
         raise ValueError(f"`safety_method={spec!r}` names a method twice. Name each once, and give it its weight.")
+    projecting = [name for name in names if METHODS[name].projects]
+    if len(projecting) > 1:
+        raise ValueError(
+            f"`safety_method={spec!r}` projects the gradient twice, for {' and '.join(projecting)}, and only the last "
+            "projection would hold. Name one of them."
+        )
     return [METHODS[name] for name in names]
 
 

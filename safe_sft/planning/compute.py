@@ -60,8 +60,9 @@ def step_work(model: Any, args: SafeSFTConfig, task: Batch, replay: Batch, compu
         computed: how many replayed rows the aligned model runs.
     """
     weights, trained = linear_elements(model)
-    forward = sum(_layers_forward(model, weights, batch) for batch in (task, replay))
-    tokens = sum(batch.rows * batch.tokens for batch in (task, replay))
+    batches = (task, replace(replay, rows=replay.rows * _replay_runs(args)))
+    forward = sum(_layers_forward(model, weights, batch) for batch in batches)
+    tokens = sum(batch.rows * batch.tokens for batch in batches)
     attention = forward - 2 * weights * tokens
     backward = 2 * (weights + trained) * tokens + 2 * attention
     distilled = task.rows if any(method.needs_task_states for method, _ in args.safety_terms) else 0
@@ -71,6 +72,11 @@ def step_work(model: Any, args: SafeSFTConfig, task: Batch, replay: Batch, compu
     recomputed = forward if args.gradient_checkpointing else 0.0
     head = _head_work(model, args, task, replay)
     return Work(forward=forward, backward=backward, recomputed=recomputed, teacher=teacher, head=head)
+
+
+def _replay_runs(args: SafeSFTConfig) -> int:
+    """Count how often a replayed row runs: beside the task's rows, and apart from them for a method that projects."""
+    return len({method.projects for method, _ in args.safety_terms if method.needs_replay})
 
 
 def linear_elements(model: Any) -> tuple[float, float]:

@@ -1,7 +1,9 @@
 """Lists what one device holds in a run, and its peak."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ from .activations import Activations, count_activations
 from .data import Rows
 from .memory import GRADIENTS, Item, model_items, safety_items, step_memory
 from .model import ModelPlan
-from .schedule import most_replayed
+from .schedule import most_replayed, most_replayed_apart
 
 
 class DeviceMemory(NamedTuple):
@@ -50,15 +52,23 @@ def device_memory(built: ModelPlan, args: SafeSFTConfig, task: Rows, safety: Row
 
 
 def _activations(built: ModelPlan, args: SafeSFTConfig, task: Rows, safety: Rows) -> tuple[Activations, int]:
-    """Return the activations of the longest batch, replayed rows included, and its number of tokens with padding."""
-    rows, replayed = args.per_device_train_batch_size, most_replayed(args)
+    """Return the activations of the longest pass of a step, and its number of tokens with padding.
+
+    It is a batch of task rows, with the rows that are replayed beside them, or, where the step is projected, of safety
+    rows alone: these run when the activations of the task rows are gone.
+    """
     autocast = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
+    count = partial(count_activations, built.runnable, autocast=autocast, checkpointing=args.gradient_checkpointing)
+    passes = [_micro_step(count, args, task, safety)]
+    if apart := most_replayed_apart(args):
+        passes.append((count(apart, safety.longest), apart * safety.longest))
+    return max(passes, key=lambda one: one[1])
 
-    def count(rows: int, width: int) -> Activations:
-        return count_activations(
-            built.runnable, rows, width, autocast=autocast, checkpointing=args.gradient_checkpointing
-        )
 
+def _micro_step(
+    count: Callable[[int, int], Activations], args: SafeSFTConfig, task: Rows, safety: Rows
+) -> tuple[Activations, int]:
+    rows, replayed = args.per_device_train_batch_size, most_replayed(args)
     if not replayed:
         return count(rows, task.longest), rows * task.longest
     row = TokenizedRow([0] * safety.longest, [0] * safety.longest)

@@ -95,7 +95,8 @@ class StepMemory:
         moment: further bytes at the moment when the backward needs most.
         kept_name: what `kept` is, for the table.
         moment_name: what `moment` is for, for the table.
-        overlaps: whether all gradients exist beside all that is kept, as from the second micro-step on.
+        overlaps: whether all gradients exist beside all that is kept: from the second micro-step on, and when a step
+            is projected.
     """
 
     kept: int
@@ -146,5 +147,5 @@ def step_memory(
         moment=max(layer, tiles),
         kept_name="activations: inputs of the layers" if args.gradient_checkpointing else "activations",
         moment_name="language-model head, in tiles" if tiles > layer else "a layer's backward",
-        overlaps=args.gradient_accumulation_steps > 1,
+        overlaps=args.gradient_accumulation_steps > 1 or any(method.projects for method, _ in args.safety_terms),
     )

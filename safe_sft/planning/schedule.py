@@ -41,8 +41,16 @@ class Schedule:
 
 
 def most_replayed(args: SafeSFTConfig) -> int:
-    """Return the most safety rows of one micro-step on one device; 0 when nothing is replayed."""
-    return math.ceil(round(_ratio(args) * args.per_device_train_batch_size, 9))
+    """Return the most safety rows of one micro-step on one device; 0 when nothing is replayed beside the task."""
+    beside = any(method.needs_replay and not method.projects for method, _ in args.safety_terms)
+    return math.ceil(round(_ratio(args) * args.per_device_train_batch_size, 9)) if beside else 0
+
+
+def most_replayed_apart(args: SafeSFTConfig) -> int:
+    """Return the most safety rows that run at a time when a step is projected; 0 when none is."""
+    rows = args.per_device_train_batch_size
+    projects = any(method.projects for method, _ in args.safety_terms)
+    return min(rows, math.ceil(round(_ratio(args) * rows * args.gradient_accumulation_steps, 9))) if projects else 0
 
 
 def _ratio(args: SafeSFTConfig) -> float:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from accelerate.logging import get_logger
 from accelerate.utils import DistributedType
 from datasets import Dataset
+from transformers.training_args import OptimizerNames
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..hub.merge_card import MERGE_CONFIG
@@ -56,7 +57,7 @@ def check_compatibility(trainer: HubTrainer, methods: Sequence[SafetyMethod]) ->
             "and set `chat_template_path` to a template that needs none."
         )
     for term, weight in args.safety_terms:
-        if term.has_loss and weight == 0:
+        if term.has_loss and weight == 0 and not term.projects:
             logger.warning(
                 f"`safety_weight` of `{term.name}` is 0: the term is computed and logged, and changes nothing."
             )
@@ -158,6 +159,11 @@ def _reentrant(trainer: HubTrainer) -> bool:
     return args.gradient_checkpointing and bool(kwargs.get("use_reentrant"))
 
 
+def _steps_in_backward(trainer: HubTrainer) -> bool:
+    name = OptimizerNames(trainer.args.optim).value
+    return "lomo" in name or "layerwise" in name
+
+
 def _has_cached_teacher(trainer: HubTrainer, method: SafetyMethod) -> bool:
     args, switchable = trainer.args, aligned_without_adapter(trainer.model)
     return method.needs_teacher and teacher_kind(args.teacher, args.teacher_cache, switchable=switchable) == "cached"
@@ -207,6 +213,16 @@ _RULES = (
         lambda trainer, method: _is_fsdp1(trainer),
         "FSDP1",
         "Set `fsdp_version: 2` in the accelerate configuration.",
+    ),
+    _Rule(
+        lambda trainer, method: method.projects and trainer.accelerator.distributed_type == DistributedType.DEEPSPEED,
+        "DeepSpeed, which keeps the gradient to itself",
+        "Use FSDP2 or DDP, or choose `der` or `er`.",
+    ),
+    _Rule(
+        lambda trainer, method: method.projects and _steps_in_backward(trainer),
+        "an optimizer that steps in the backward pass, before the gradient is whole",
+        "Set `optim: adamw_torch_fused`, or choose `der` or `er`.",
     ),
     _Rule(
         lambda trainer, method: _is_zero3(trainer) and not _reads_states(method),

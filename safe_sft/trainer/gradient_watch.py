@@ -29,7 +29,8 @@ class GradientWatch(TrainerCallback):
 
     The share is taken of a graph of its own: kernels that overwrite what they have saved (Liger's, TRL's) allow one
     backward pass alone. It is not measured where gradients are in pieces (FSDP, DeepSpeed), scaled (fp16), or of
-    layers that are checkpointed with `use_reentrant` or offload their activations. Reading it changes no gradient.
+    layers that are checkpointed with `use_reentrant` or offload their activations, nor where a method projects the
+    gradient, which then is no sum. Reading it changes no gradient.
 
     Args:
         accelerator: the trainer's accelerator.
@@ -169,4 +170,6 @@ def watch_gradients(trainer: Trainer) -> GradientWatch:
     args: Any = trainer.args
     options = args.gradient_checkpointing_kwargs or {}
     reentrant = args.gradient_checkpointing and options.get("use_reentrant", False)
-    return GradientWatch(trainer.accelerator, args.max_grad_norm, not (reentrant or args.activation_offloading))
+    projects = any(method.projects for method, _ in args.safety_terms)
+    measures = not (reentrant or args.activation_offloading or projects)
+    return GradientWatch(trainer.accelerator, args.max_grad_norm, measures)

@@ -23,11 +23,11 @@ class StepGuard(TrainerCallback):
     It reads one number a step, as `Trainer` does with its `logging_nan_inf_filter`.
 
     Args:
-        methods: the trainer's methods; each that has a loss must give a part of it in every optimizer step.
+        methods: the trainer's methods; each that has a loss, or projects by one, must show it in every optimizer step.
     """
 
     def __init__(self, methods: Sequence[SafetyMethod]):
-        self._expected = [method.name for method in methods if method.has_loss]
+        self._expected = [method.name for method in methods if method.has_loss or method.projects]
         self._losses: dict[str, Tensor] = {}
         self._norm: Tensor | float | None = None
 

@@ -125,7 +125,7 @@ class SafeSFTTrainer(AlternatingTrainer):
 
     def _prepare_states(self) -> StepStates | None:
         rows = ReplayedRows()
-        if any(method.needs_replay for method in self._methods):
+        if self._terms.replay:
             with self.accelerator.autocast():
                 refused = task_refusals(self.model, self.processing_class, self._task_prompts, self.args)
             rows = ReplayedRows.cut(self._tokenized_rows(), refused, self.args.replayed_tokens)
@@ -138,17 +138,19 @@ class SafeSFTTrainer(AlternatingTrainer):
         """Mark each micro-batch with its place in the optimizer step."""
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self._terms:
-            replays = any(method.needs_replay for method in self._methods)
-            mark_micro_steps(batches, self.state.global_step, self.accelerator, count_rows=replays)
+            mark_micro_steps(batches, self.state.global_step, self.accelerator, count_rows=self._terms.replay)
         return batches, num_items
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Take one micro-step, as in `SFTTrainer`; the mark of its place, which is no input of a model, is removed."""
-        self._micro_step = inputs.pop(MICRO_STEP, None)
+        """Take one micro-step as `SFTTrainer` does; after the last one of a step, a method may turn the gradient."""
+        self._micro_step = micro_step = inputs.pop(MICRO_STEP, None)  # which is no input of a model
         try:
-            return super().training_step(model, inputs, *args, **kwargs)
+            loss = super().training_step(model, inputs, *args, **kwargs)
         finally:
             self._micro_step = None
+        if micro_step is not None and self.accelerator.sync_gradients:
+            loss = loss + self._terms.turn_gradient(self.model, micro_step, self._states, self.accelerator)
+        return loss
 
     def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
         norm = super()._get_grad_norm(*args, **kwargs)
@@ -230,13 +232,9 @@ class SafeSFTTrainer(AlternatingTrainer):
     @property
     def facts(self) -> RunFacts:
         """Return the facts of the run, for the model card."""
+        rows = self._safety_set.facts if self.args.reads_safety_rows else None
         return run_facts(
-            self.args,
-            self._terms,
-            model=self.model,
-            safety_rows=self._safety_set.facts if self.args.reads_safety_rows else None,
-            teacher=self.teacher,
-            card=self.card,
+            self.args, self._terms, model=self.model, safety_rows=rows, teacher=self.teacher, card=self.card
         )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:

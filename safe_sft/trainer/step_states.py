@@ -1,7 +1,8 @@
 """Collects the hidden states of replayed and task rows, of the model and of the aligned model, for a step's terms."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,6 +75,7 @@ class StepStates:
         self._args, self._accelerator = args, accelerator
         self._rows = [*rows.given, *rows.from_task]
         self._watches_task = any(method.needs_task_states for method in methods)
+        self._beside_task = any(method.needs_replay and not method.projects for method in methods)
         self._tap = HiddenStateTap(backbone(model), tokenizer.pad_token_id or 0)
         self._in_step, self._can_join = must_join, True
         if _runs_here(model, accelerator):
@@ -104,10 +106,13 @@ class StepStates:
         self._tap.close()
 
     def replay_batch(self, micro_step: MicroStep) -> ReplayBatch | None:
-        """Return the rows that this rank replays, or None when it replays none.
+        """Return the rows that this rank replays beside the task's, or None when it replays none.
 
         Where every rank must run the same forwards, a rank whose turn it is not replays a row without weight.
         """
+        return self._replay_batch(micro_step) if self._beside_task else None
+
+    def _replay_batch(self, micro_step: MicroStep) -> ReplayBatch | None:
         self._everyone = None
         if self.schedule is None:
             return None
@@ -182,13 +187,35 @@ class StepStates:
             num_items: number of supervised task tokens of the optimizer step, as `Trainer` counts them.
             divisor: what `Trainer` will divide the loss by.
         """
-        device = self._accelerator.device
-        devices, kind = ([], "cuda") if device.type == "cpu" else ([device], device.type)
-        with torch.random.fork_rng(devices, device_type=kind):
+        with self.own_random_numbers():
             replay = self.replay_batch(micro_step)
             replayed = None if replay is None else self.of_replay(model, replay, joined=False)
             task = self.of_task(model, inputs, apart=True)
         return self.context(micro_step, replayed, task, num_items, divisor)
+
+    def replay_passes(self, micro_step: MicroStep) -> list[MicroStep]:
+        """Return the passes in which a step's replayed rows run apart from the task's, a batch at a time.
+
+        Every rank has the same passes; none where the step replays no row.
+        """
+        rows = 0 if self.schedule is None else len(self.schedule.rows(micro_step.step, micro_step.task_rows))
+        count = math.ceil(math.ceil(rows / self._accelerator.num_processes) / self._args.per_device_train_batch_size)
+        return [replace(micro_step, index=index, count=count) for index in range(count)]
+
+    def replayed_apart(self, model: Any, replay_pass: MicroStep) -> StepContext | None:
+        """Return what the methods see of one of `replay_passes`, from a forward of its own; None without a row."""
+        replay = self._replay_batch(replay_pass)
+        if replay is None:
+            return None
+        return self.context(replay_pass, self.of_replay(model, replay, joined=False), None, None, 1)
+
+    @contextmanager
+    def own_random_numbers(self) -> Iterator[None]:
+        """Leave training's random numbers alone, whatever forwards inside this context draw."""
+        device = self._accelerator.device
+        devices, kind = ([], "cuda") if device.type == "cpu" else ([device], device.type)
+        with torch.random.fork_rng(devices, device_type=kind):
+            yield
 
     def context(
         self,

@@ -8,12 +8,15 @@ from accelerate.logging import get_logger
 from torch import Tensor, nn
 
 from ..config.safe_sft_config import SafeSFTConfig
-from ..methods import Preparation, SafetyMethod, StepContext
+from ..methods import Preparation, Projection, SafetyMethod, StepContext
 from ..methods.registry import AUTO
 from .auto_weight import AutoWeight
 from .guards import StepGuard
 from .method_states import Stateful
+from .micro_steps import MicroStep
+from .projection import StepProjection
 from .step_means import StepMeans
+from .step_states import StepStates
 
 logger = get_logger(__name__)
 
@@ -29,6 +32,8 @@ class SafetyTerms:
         self.methods = [method for method, _ in terms]
         self._auto = {m.name: AutoWeight(m.name, m.default_weight) for m, weight in terms if weight == AUTO}
         self._fixed = {method.name: float(weight) for method, weight in terms if weight != AUTO}
+        projecting = [(method, float(weight)) for method, weight in terms if isinstance(method, Projection)]
+        self._projection = StepProjection(*projecting[0]) if projecting else None
         self.guard = StepGuard(self.methods)
         self.forget()
 
@@ -42,6 +47,11 @@ class SafetyTerms:
 
     def __iter__(self) -> Iterator[tuple[SafetyMethod, float]]:
         return iter([(method, float(self._weight(method.name))) for method in self.methods])
+
+    @property
+    def replay(self) -> bool:
+        """Whether a method replays safety rows."""
+        return any(method.needs_replay for method in self.methods)
 
     @property
     def stateful(self) -> list[Stateful]:
@@ -62,6 +72,8 @@ class SafetyTerms:
         """Forget what an earlier training left of its last steps."""
         self._means = StepMeans()
         self._step: dict[str, Tensor] = {}
+        if self._projection is not None:
+            self._projection.forget()
 
     def saw_task(self, loss: Tensor, step: StepContext, divisor: int) -> None:
         """Record the task's loss in this micro-step, which `Trainer` will divide by `divisor`."""
@@ -85,8 +97,25 @@ class SafetyTerms:
         """Return the same sum and record nothing; `step` comes from forwards of its own."""
         return self._sum(self._values(step), device)
 
+    def turn_gradient(
+        self, model: nn.Module, micro_step: MicroStep, states: StepStates | None, accelerator: Accelerator
+    ) -> Tensor | float:
+        """Let the method that projects, if there is one, turn the gradient of an optimizer step, which is complete.
+
+        Every rank must call it. Returns this rank's part of the weighted loss that the step follows by it.
+        """
+        if self._projection is None:
+            return 0.0
+        assert states is not None, "a method that replays has the states of replayed rows"
+        value, name = self._projection.turn(model, micro_step, states, accelerator), self._projection.name
+        weighted = self._weight(name) * value
+        self._means.add(f"safety/{name}", value)
+        self._means.add("safety_loss", weighted)
+        self.guard.saw_loss(name, value)
+        return weighted
+
     def _values(self, step: StepContext) -> dict[str, Tensor]:
-        values = {method.name: method.loss(step) for method in self.methods}
+        values = {method.name: method.loss(step) for method in self.methods if not method.projects}
         return {name: value for name, value in values.items() if value is not None}
 
     def _sum(self, values: dict[str, Tensor], device: torch.device) -> Tensor:
@@ -117,4 +146,5 @@ class SafetyTerms:
     def logs(self, accelerator: Accelerator) -> dict[str, float]:
         """Return the means since the last call and the weights, equal on every rank; every rank must call it."""
         weights = {f"safety/{name}_weight": float(auto.value) for name, auto in self._auto.items()}
-        return {**self._means.flush(accelerator), **weights}
+        projected = {} if self._projection is None else self._projection.logs()
+        return {**self._means.flush(accelerator), **weights, **projected}

@@ -36,9 +36,10 @@ METHODS = {
     "align": ("", None),
     "asft": ("lwf", None),
 }
-PAPER = {"none", "l2", "ewc", "mas", "lwf", "er", "der", "derpp", "ema", "linear", "slerp", "align"}
+PAPER = {"none", "l2", "ewc", "mas", "lwf", "csft", "lisa", "er", "der", "derpp", "agem", "safegrad", "ema", "linear"}
+PAPER |= {"slerp", "align"}
 #: Recipes beside the paper's.
-MORE = {"tiny": {"asft", "csft", "lisa"}, "llama2-7b": {"csft", "lisa"}}
+MORE = {"tiny": {"asft"}}
 #: Folders of models that need no quantisation.
 SMALL = {"tiny", "smollm2-135m"}
 #: Fields of the arguments that hold objects of `accelerate`.

@@ -18,7 +18,9 @@ from tests.distributed import worker
 ROOT = Path(__file__).parents[2]
 #: With 3 rows to replay in a step of two micro-steps, one process has none in the last; with 1, in the whole step.
 UNEVEN = ["der+er:0.375", "der:0.125"]
-METHODS_TO_RUN = [*sorted(METHODS), "der+er+l2", "der=auto", *UNEVEN]
+#: Methods whose safety gradient opposes the step's, with other terms and with a process that replays nothing.
+PROJECTED = ["agem!", "safegrad!", "agem+er+l2!", "agem:0.125!"]
+METHODS_TO_RUN = [*sorted(METHODS), "der+er+l2", "der=auto", *UNEVEN, *PROJECTED]
 #: Relative difference of updates that is rounding.
 TOLERANCE = {"ddp": 1e-5, "fsdp2": 1e-4, "fsdp2-nf4": 1e-4}
 #: Layers of which each process has a part.
@@ -52,6 +54,14 @@ def test_two_processes_equal_one(one_and_two, method):
 
 def test_a_weight_that_follows_its_term_is_the_same_on_every_rank(one_and_two):
     _, one, two = one_and_two
-    weights = two["der=auto"]["safety/der_weight"]
-    assert weights == pytest.approx(one["der=auto"]["safety/der_weight"], rel=1e-4)
+    weights = two["der=auto"]["weight"]
+    assert weights == pytest.approx(one["der=auto"]["weight"], rel=1e-4)
     assert weights[1] != weights[0] != METHODS["der"].default_weight
+
+
+@pytest.mark.parametrize("method", PROJECTED)
+def test_a_step_is_projected_over_all_ranks(one_and_two, method):
+    _, one, two = one_and_two
+    assert one[method]["projected"] == two[method]["projected"]
+    assert one[method]["projected"][0] == 1.0
+    assert two[method]["cosine"] == pytest.approx(one[method]["cosine"], abs=1e-4)

@@ -3,7 +3,7 @@
 python -m torch.distributed.run --nproc_per_node 2 -m tests.distributed.worker MODE OUT METHOD…
 
 MODE is ddp, fsdp2, zero2 or zero3; with `-nf4`, the base weights are in 4 bit. METHOD may name a `replay_ratio`, as in
-`der:0.375`.
+`der:0.375`; with `!`, the safety gradient of a method that projects is turned around.
 
 DeepSpeed is no dependency of the tests. `zero2` and `zero3` are run by hand where it is installed (`pip install
 deepspeed`); with OUT of `ddp` in one process, `compare OUT OUT` then prints the relative difference of each method's
@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import tempfile
+from contextlib import nullcontext
 from unittest import mock
 
 import torch
@@ -33,8 +34,11 @@ from tests.conftest import (
     nf4,
     relative_difference,
     trained_weights,
+    turned_around,
 )
 
+#: What is logged of one method.
+LOGGED = ("weight", "projected", "cosine")
 FSDP2 = {
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",
@@ -89,6 +93,7 @@ def run(method: str, ranks: int, **config) -> dict:
 
     A name such as `der=auto` gives the weight as well, and one such as `der:0.125` the replay ratio.
     """
+    method, turned, _ = method.partition("!")
     method, _, ratio = method.partition(":")
     method, _, follows = method.partition("=")
     methods = method_classes(method)
@@ -109,13 +114,17 @@ def run(method: str, ranks: int, **config) -> dict:
         parameter.data = parameter.data.float()
     move_off_the_anchor(trainer)
     before = trained_weights(trainer)
-    with mock.patch.multiple(gradient_watch, EVERY=1, FIRST=0):  # measured in each step
+    with (
+        mock.patch.multiple(gradient_watch, EVERY=1, FIRST=0),  # measured in each step
+        turned_around() if turned else nullcontext(),
+    ):
         trainer.train()
     with trainer.deployed(), gathered(*trainer.model.parameters()):
         after = {name: whole(value) for name, value in trained_weights(trainer).items()}
     return {
         "update": {name: after[name] - before[name] for name in before},
-        **{name: logged(trainer, name) for name in ("safety_loss", "safety/share", f"safety/{method}_weight")},
+        **{name: logged(trainer, name) for name in ("safety_loss", "safety/share")},
+        **{kind: logged(trainer, f"safety/{method.split('+')[0]}_{kind}") for kind in LOGGED},
         "sharded": sorted(
             {type(m).__name__ for m in trainer.model.modules() for p in m.parameters(False) if whole(p) is not p}
         ),

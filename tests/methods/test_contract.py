@@ -19,8 +19,10 @@ from tests.conftest import (
     updates_of_an_epoch,
 )
 
-#: A method that alternates trains on other rows than plain SFT; its own file has the same laws for it.
-ALL = sorted(name for name, method in METHODS.items() if method.has_loss and not method.alternates)
+#: A method that alternates trains on other rows than plain SFT, and one that projects adds nothing to the loss: their
+#: own files have the same laws for them.
+SPECIAL = {name for name, method in METHODS.items() if method.alternates or method.projects}
+ALL = sorted(name for name, method in METHODS.items() if method.has_loss and name not in SPECIAL)
 REPLAYING = [name for name in ALL if METHODS[name].needs_replay]
 #: Methods for full tuning and for adapters that were trained before: the others need the aligned model at every step.
 ANYWHERE = [name for name in ALL if not METHODS[name].needs_task_states]

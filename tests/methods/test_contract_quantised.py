@@ -65,7 +65,7 @@ def test_zero_at_the_anchor_and_then_not(tmp_path, folder, method, teacher):
     assert abs(second) > 10 * abs(first)
 
 
-@pytest.mark.parametrize("method", [*ALL, "der++"])
+@pytest.mark.parametrize("method", [*ALL, "der++", "safegrad"])
 def test_accumulation_does_not_change_the_update(tmp_path, folder, method):
     results = []
     for batch, steps in ((8, 1), (2, 4)):

@@ -10,7 +10,7 @@ from safe_sft.planning.compute import Batch, linear_elements, step_work
 from safe_sft.planning.configs import model_config
 from safe_sft.planning.gpus import GIB, GPUS, OVERHEAD_BYTES, find_gpu, find_gpus, memory_of
 from safe_sft.planning.model import plan_model
-from safe_sft.planning.schedule import Schedule
+from safe_sft.planning.schedule import Schedule, most_replayed, most_replayed_apart
 from safe_sft.planning.teacher import computed_rows
 
 from ..conftest import lora, make_config
@@ -117,6 +117,33 @@ def test_replay_and_larger_batches_take_more(tmp_path):
     assert none < plan_of(tmp_path, safety_method="er").device_bytes
     assert none < plan_of(tmp_path, safety_method="none", per_device_train_batch_size=8).device_bytes
     assert none > plan_of(tmp_path, safety_method="none", gradient_checkpointing=True).device_bytes
+
+
+def test_a_projection_runs_the_replayed_rows_apart(tmp_path):
+    """It keeps a second gradient; beside another method that replays, each row runs twice."""
+    work = {}
+    for method in ("none", "er", "agem", "agem+er"):
+        plan = plan_of(tmp_path, safety_method=method, per_device_train_batch_size=8)
+        work[method] = plan.work.forward
+        if method == "agem":
+            second, gradients = (
+                next(item.size for item in plan.items if item.name == name)
+                for name in ("gradient of the safety rows", "gradients")
+            )
+            assert second == gradients
+    assert work["agem"] == work["er"]
+    assert work["agem+er"] - work["er"] == pytest.approx(work["er"] - work["none"])
+
+
+@pytest.mark.parametrize(
+    ("method", "steps", "beside", "apart"),
+    [("er", 4, 2, 0), ("agem", 1, 0, 2), ("agem", 2, 0, 4), ("agem", 16, 0, 8), ("agem+er", 2, 2, 4)],
+)
+def test_rows_that_run_at_a_time(tmp_path, method, steps, beside, apart):
+    args = make_config(
+        tmp_path, safety_method=method, per_device_train_batch_size=8, gradient_accumulation_steps=steps
+    )
+    assert (most_replayed(args), most_replayed_apart(args)) == (beside, apart)
 
 
 SOLD_AS = [16, 24, 40, 48, 80, 141, 180]

@@ -114,6 +114,8 @@ def test_a_memory_is_as_large_as_the_real_one(tmp_path, limit):
         ("lwf", {}, set()),
         ("lwf", {"teacher_divergence": "hidden"}, set()),
         ("csft", {}, set()),
+        ("agem", {}, {"gradient of the safety rows"}),
+        ("safegrad", {}, {"gradient of the safety rows", REMEMBERED}),
         ("der", {"teacher_memory": 0}, set()),
         ("der", {}, {REMEMBERED}),
         ("der", {"teacher_divergence": "squared"}, {"Gram matrix of the head (der)", REMEMBERED}),

@@ -27,6 +27,8 @@ REFUSED = {
     "FSDP1": ("der", {"kind": DistributedType.FSDP}, "does not work with FSDP1.*fsdp_version: 2"),
     "ZeRO-3, l2": ("l2", ZERO3, "with DeepSpeed ZeRO-3.*Choose `der`, `er` or `lwf`, or use FSDP2.*ZeRO-2, or DDP"),
     "ZeRO-3, ema": ("ema", ZERO3, "does not work with DeepSpeed ZeRO-3"),
+    "ZeRO-2, agem": ("agem", {**ZERO3, "zero": 2}, "'agem'` does not work with DeepSpeed.*Use FSDP2 or DDP"),
+    "ZeRO-3, safegrad": ("safegrad", ZERO3, "'safegrad'` does not work with DeepSpeed.*or choose `der` or `er`"),
     "tensor parallelism": ("l2", {"kind": DistributedType.MULTI_GPU, "tp_size": 2}, "Use data parallelism alone"),
     "context parallelism": ("l2", {"kind": DistributedType.MULTI_GPU, "cp_size": 2}, "Use data parallelism alone"),
 }
@@ -45,6 +47,14 @@ def test_refused_launchers(tmp_path, name):
 def test_other_launchers_pass(tmp_path, launcher):
     trainer = launched(make_trainer(tmp_path, "der+l2"), **launcher, fsdp2=True)
     check_compatibility(trainer, trainer._methods)
+
+
+@pytest.mark.parametrize("optim", ["lomo", "galore_adamw_layerwise", "apollo_adamw_layerwise"])
+def test_optimizers_that_step_in_the_backward_pass_are_refused_for_projections(tmp_path, optim):
+    trainer = make_trainer(tmp_path, "agem")
+    trainer.args.optim = optim
+    with pytest.raises(ValueError, match=r"steps in the backward pass.*Set `optim: adamw_torch_fused`"):
+        check_compatibility(trainer, trainer._methods)
 
 
 def test_zero3_takes_a_frozen_head_and_an_online_teacher(tmp_path):
