@@ -4,6 +4,7 @@ Where the tuned side is an adapter of the aligned model, or both are adapters on
 adapter. Everything else is written as a full model, tensor by tensor: memory holds no more than a shard of each side.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from ..hub.merge_card import write_record
 from ..models.fit import ModelError
-from ..models.folders import MODEL
+from ..models.folders import MODEL, same_model
 from ..storage.folders import check_output, complete_folder
 from ..storage.hub import Destination, upload
 from .base import Merge
@@ -22,6 +23,8 @@ from .methods import check_sides, merge_method, own_number
 from .opening import open_merge, tokenizer_of
 from .side import Sides, tuned_names
 from .weights import MergeWeights
+
+logger = logging.getLogger(__name__)
 
 #: Dtypes that a merge can be written in, by name.
 OUTPUT_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -114,7 +117,13 @@ class _Job:
             write_record(folder, self._record(plan), plan.library)
 
     def _check_sides(self, output: Path) -> None:
-        """Refuse to replace a model that is merged, also where an output may be replaced: it may be the only copy."""
+        """Refuse a base that is the aligned model, and an output that would replace a side, maybe its only copy."""
+        base, aligned = self.sides.base, self.sides.aligned
+        if base is not None and same_model(base.label, aligned.label):
+            raise ValueError(
+                f"`base={base.label!r}` is the aligned model itself, so alignment changed nothing in it. Give the "
+                "model that it was aligned from."
+            )
         for side in self.sides.named().values():
             if Path(side.label).is_dir() and Path(side.label).resolve() == output.resolve():
                 raise FileExistsError(
@@ -133,6 +142,11 @@ class _Job:
 
     def _record(self, plan: Merge) -> dict[str, Any]:
         sides, decided = self.sides.named(), plan.report()
+        if decided and all(one["cosine"] is None for one in decided["weights"].values()):
+            logger.warning(
+                f"`{self.method}` changed nothing: either tuning or alignment left each weight as it was. Check that "
+                "`base` is the model before alignment, and `aligned` the one that was tuned."
+            )
         second = {} if self.threshold is None else {"threshold": self.threshold}
         return {
             **{name: side.label for name, side in sides.items()},

@@ -74,13 +74,14 @@ def merge_method(name: str) -> MergeMethod:
     return MERGE_METHODS[name]
 
 
-def own_number(name: str, weight: Any, threshold: Any) -> tuple[Any, float | None]:
+def own_number(name: str, weight: Any, threshold: Any, prefix: str = "") -> tuple[Any, float | None]:
     """Tell the number that a merge sweeps from the one that it holds fixed.
 
     Args:
         name: one of `MERGE_METHODS`.
         weight: the merge weight as it was given; None where it was not.
         threshold: the threshold as it was given; None where it was not.
+        prefix: what the names of these two begin with, for error messages.
 
     Returns:
         The number that may differ by tensor name, and the threshold of a merge that takes both (else None).
@@ -90,23 +91,24 @@ def own_number(name: str, weight: Any, threshold: Any) -> tuple[Any, float | Non
     """
     method = merge_method(name)
     if method.number == "threshold":
-        _refuse_unread(name, "weight", weight, "Give `threshold` alone.")
+        _refuse_unread(name, f"{prefix}weight", weight, f"Give `{prefix}threshold` alone.")
         return method.default if threshold is None else threshold, None
     if weight is None and method.default is None:
         raise ValueError(f"`{name}` needs a merge weight, and there is none. Give one, such as 0.6.")
     if method.threshold is None:
-        _refuse_unread(name, "threshold", threshold, "Remove it; safe_lora and safemerge have one.")
+        _refuse_unread(name, f"{prefix}threshold", threshold, "Remove it; safe_lora and safemerge have one.")
         return method.default if weight is None else weight, None
     return method.default if weight is None else weight, _cosine(method.threshold if threshold is None else threshold)
 
 
-def check_sides(name: str, sides: Mapping[str, object], tuned: int) -> None:
+def check_sides(name: str, sides: Mapping[str, object], tuned: int = 1, prefix: str = "") -> None:
     """Check that a merge has the models that it needs, and no others.
 
     Args:
         name: one of `MERGE_METHODS`.
         sides: what was given for each name in `SIDES`; None where nothing was.
         tuned: number of tuned models.
+        prefix: what the names of the sides begin with, for error messages.
 
     Raises:
         ValueError: naming the model that is missing, or that the merge does not read.
@@ -114,10 +116,10 @@ def check_sides(name: str, sides: Mapping[str, object], tuned: int) -> None:
     method = merge_method(name)
     for side, what in SIDES.items():
         if side in method.needs and sides.get(side) is None:
-            raise ValueError(f"`{name}` needs {what}, and `{side}` is not given. Add it: a folder or a Hub name.")
+            raise ValueError(f"`{name}` needs {what}, and `{prefix}{side}` is not given. Add a folder or a Hub name.")
         if side not in method.needs:
             readers = ", ".join(n for n, other in MERGE_METHODS.items() if side in other.needs)
-            _refuse_unread(name, side, sides.get(side), f"Remove it; {readers} read it.")
+            _refuse_unread(name, f"{prefix}{side}", sides.get(side), f"Remove it; {readers} read it.")
     if tuned != 1 and not (method.takes_several and tuned):
         several = ", ".join(n for n, other in MERGE_METHODS.items() if other.takes_several)
         raise ValueError(f"`{name}` merges one tuned model, and {tuned} are given. Give one, or merge with {several}.")

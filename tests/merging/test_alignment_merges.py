@@ -1,6 +1,7 @@
 """MagMax, Safe LoRA and SafeMERGE of full models, against their formulas on dense matrices; and what is refused."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -108,9 +109,13 @@ def test_an_untuned_model_stays_as_it_is(chain, tmp_path, method, number):
     assert all(torch.equal(m[name], a[name]) for name in a)
 
 
-def test_a_model_that_was_not_aligned_leaves_the_tuned_one_as_it_is(chain, tmp_path):
+def test_a_model_that_was_not_aligned_leaves_the_tuned_one_as_it_is(chain, tmp_path, caplog):
     names = chain()
-    merge(names["a"], names["t"], "safe_lora", None, tmp_path / "m", base=names["a"], threshold=1)
+    with pytest.raises(ValueError, match="is the aligned model itself"):
+        merge(names["a"], names["t"], "safe_lora", None, tmp_path / "m", base=names["a"], threshold=1)
+    shutil.copytree(names["a"], tmp_path / "copy")
+    merge(names["a"], names["t"], "safe_lora", None, tmp_path / "m", base=tmp_path / "copy", threshold=1)
+    assert "changed nothing" in caplog.text
     t, m = tensors(tmp_path / "t"), tensors(tmp_path / "m")
     assert all(torch.equal(m[name], t[name]) for name in t)
 
