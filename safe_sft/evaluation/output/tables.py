@@ -8,6 +8,7 @@ from ...storage.terminal import shown
 from ...storage.terminal import table as plain_table
 from ..evaluate import Evaluation
 from ..gate import Check
+from ..means import group_means
 from ..report import advice
 from ..statistics import PairedOutcomes, Rate
 
@@ -70,6 +71,10 @@ def _safety_table(evaluation: Evaluation) -> "Table":
             _share(report.truncated),
         ]
         table.add_row(*row, *_pairs(evaluation, evaluation.against_first(result)))
+    for mean in group_means(evaluation):
+        asr = f"mean of {len(mean.suites)}: {mean.asr}"
+        row = [mean.group, mean.judge, mean.model, str(mean.asr.n), asr, "–", "–", "–", "–", "–"]
+        table.add_row(*row, *_pairs(evaluation, None))
     return table
 
 
