@@ -1,9 +1,11 @@
 """Which tensors of a checkpoint are its input embedding and its head, and whether two vocabularies agree."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+
+from .loadable import model_without_weights
 
 
 class EmbeddingNames(NamedTuple):
@@ -19,7 +21,12 @@ def embedding_names(folder: Path) -> EmbeddingNames:
     Args:
         folder: folder that holds the model's `config.json`.
     """
-    model = _without_weights(folder)
+    from transformers import AutoModelForCausalLM
+
+    from ..models.loading import load_config
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(load_config(folder), trust_remote_code=False)
     names = {id(module): name for name, module in model.named_modules()}
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     return EmbeddingNames(f"{names[id(embedding)]}.weight", f"{names[id(head)]}.weight")
@@ -34,17 +41,8 @@ def transposed_names(folder: Path) -> frozenset[str]:
     from torch.nn import Embedding
     from transformers.pytorch_utils import Conv1D
 
-    modules = _without_weights(folder).named_modules()
+    modules = model_without_weights(folder).named_modules()
     return frozenset(f"{name}.weight" for name, module in modules if isinstance(module, (Embedding, Conv1D)))
-
-
-def _without_weights(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    from ..models.loading import load_config
-
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(load_config(folder), trust_remote_code=False)
 
 
 def check_vocabularies(other: Path | None, tuned: Path | None, role: str = "aligned") -> None:

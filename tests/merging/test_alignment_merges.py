@@ -6,12 +6,13 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, set_seed
 
 from safe_sft.merging import MERGE_METHODS, magmax, merge
 from tests.merging.helpers import (
     EMBEDDING,
     as_maps,
+    dense,
     logits,
     naive_projection,
     saved,
@@ -118,6 +119,26 @@ def test_a_model_that_was_not_aligned_leaves_the_tuned_one_as_it_is(chain, tmp_p
     assert "changed nothing" in caplog.text
     t, m = tensors(tmp_path / "t"), tensors(tmp_path / "m")
     assert all(torch.equal(m[name], t[name]) for name in t)
+
+
+@pytest.mark.parametrize("as_adapter", [False, True], ids=["model", "adapter"])
+def test_weights_that_are_stored_transposed(tmp_path, as_adapter):
+    settings = {"n_embd": 16, "n_layer": 1, "n_head": 2, "vocab_size": 261, "n_positions": 32}
+    for seed, name in enumerate("bat"):
+        set_seed(seed)
+        GPT2LMHeadModel(GPT2Config(**settings)).save_pretrained(tmp_path / name)
+    b, a, t = (tensors(tmp_path / name) for name in "bat")
+    tuned, layers = str(tmp_path / "t"), [name for name in t if t[name].ndim == 2]
+    if as_adapter:
+        config = {"target_modules": ["c_attn", "c_fc"], "fan_in_fan_out": True}
+        tuned = saved_adapter(tmp_path / "ad", str(tmp_path / "a"), **config)
+        t = dense(str(tmp_path / "a"), tuned)
+        layers = [name for name in layers if "c_attn" in name or "c_fc" in name]
+    output = merge(tmp_path / "a", tuned, "safe_lora", None, tmp_path / "m", base=tmp_path / "b", threshold=1)
+    m = dense(str(tmp_path / "a"), output) if as_adapter else tensors(output)
+    for name in layers:  # all but the head, which is the embedding, are `(d_in, d_out)`
+        update, _ = naive_projection(a[name].T, b[name].T, t[name].double().T - a[name].double().T)
+        torch.testing.assert_close(m[name].double(), a[name] + update.T, rtol=1e-5, atol=1e-5)
 
 
 def test_resized_vocabularies_keep_the_rows_of_the_tuned_model(tmp_path):
