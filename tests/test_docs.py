@@ -23,7 +23,10 @@ from safe_sft import METHODS, SafeSFTConfig
 from safe_sft.cli import plan
 from safe_sft.cli.main import COMMANDS
 from safe_sft.cli.recipe_arguments import make_parser
+from safe_sft.config.merging import MERGE_WEIGHT
 from safe_sft.config.recipes import read_recipe, split_recipe
+from safe_sft.merging import MERGE_METHODS
+from safe_sft.merging.methods import THRESHOLD
 from safe_sft.methods.listing import methods_table
 from tests.conftest import make_model, make_tokenizer, task_rows
 from tests.hub.server import TOKEN, FakeHub
@@ -181,7 +184,15 @@ def test_a_page_names_the_settings_and_defaults_of_its_method(name):
 
 def test_the_page_of_merging_names_its_settings_and_defaults():
     rows = settings(ROOT / "docs" / "methods" / "merging.md")
-    assert rows == {"merge_after_training": "none", "merge_weight": str(SafeSFTConfig.merge_weight)}
+    assert rows == {
+        "merge_after_training": "none",
+        "merge_weight": f"{MERGE_WEIGHT} (`magmax` 1, `safemerge` 0.8)",
+        "merge_base": "none",
+        "merge_safe": "none",
+        "merge_threshold": str(THRESHOLD),
+    }
+    defaults = {name: method.default for name, method in MERGE_METHODS.items()}
+    assert (defaults["magmax"], defaults["safemerge"], defaults["safe_lora"]) == (1, 0.8, THRESHOLD)
 
 
 def settings(page: Path) -> dict[str, str]:

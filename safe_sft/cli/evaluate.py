@@ -1,6 +1,7 @@
 """Measure models before they ship: attack success, over-refusal and utility, with intervals, against the first model.
 
-Answers are greedy. Suites are built in, published, or files. Exit status 1 when a bound of the gate is not kept.
+Answers are greedy. Suites are built in, published, or files. Exit status 1 when a bound of the gate is not kept. With
+`--labels`, judges are measured instead, by answers that people have labelled.
 """
 
 import argparse
@@ -40,6 +41,12 @@ _RULES = (
     ),
     Rule("max_utility_drop", "a task (`--utility`)", lambda args: bool(args.utility)),
     Rule("max_asr_increase max_utility_drop", "two models (`--model` twice)", lambda args: len(args.models or ()) > 1),
+    Rule(
+        "dtype chat_template_kwargs trust_remote_code suite prompts prompt_column attack utility task_loss "
+        "allow_code_execution limit max_new_tokens batch_size max_asr by_category",
+        "models that answer, and with `--labels` there are none",
+        lambda args: args.labels is None,
+    ),
 )
 _GO_ON = "The same command goes on with the answers that it has, where it had an `--output`."
 #: What is known once the suites are loaded, and before any model is.
@@ -133,6 +140,7 @@ def _add_data(group: Any) -> None:
 def _add_judges(group: Any) -> None:
     add = group.add_argument
     add("--judge", nargs="+", help="refusal_phrases (default), classifier:MODEL, guard:FAMILY[=MODEL], api:MODEL")
+    add("--labels", metavar="FILE", help="measure the judges: rows of request, answer and label (did it comply?)")
     add("--judge_labels", nargs="+", default=[], metavar="LABEL=VERDICT", help="verdict of each label of a classifier")
     add("--judge_batch_size", type=count, default=16, help="answers at a time, of judges that are models")
     add("--judge_url", default="https://api.openai.com/v1", help="address of the API")
@@ -156,6 +164,8 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.output.files import write_evaluation
     from ..evaluation.output.tables import print_evaluation, print_gate
 
+    if args.labels is not None:
+        return _measure_judges(args)
     bounds = Bounds(args.max_asr, args.max_asr_increase, args.max_utility_drop)
     evaluation = _evaluate(args)
     checks = check_gate(evaluation, bounds) if bounds.any else []
@@ -168,6 +178,31 @@ def run(args: argparse.Namespace) -> int:
         if checks:
             print_gate(checks)
     return Status.DONE if all(check.passed for check in checks) else Status.NOT_KEPT
+
+
+def _measure_judges(args: argparse.Namespace) -> int:
+    """Compare each judge with people's labels, print, and write `judges.json`."""
+    from accelerate import PartialState
+
+    from ..evaluation.judges.labels import LabelledAnswers, judge_labelled
+    from ..evaluation.output.files import write_accuracies
+    from ..evaluation.output.tables import print_accuracies
+    from ..storage.folders import require_folder
+
+    if args.models:
+        raise ValueError(
+            f"`--labels {args.labels}` measures judges by answers that are there already, and a model (`--model`) is "
+            "given, too. Run the two apart."
+        )
+    if args.output:
+        require_folder(args.output, "--output")
+    judges, labelled = _judges(args), LabelledAnswers.read(args.labels)
+    found = judge_labelled(judges, labelled)
+    if PartialState().is_main_process:
+        if args.output:
+            write_accuracies(found, labelled, args.output)
+        print_accuracies(found, labelled)
+    return Status.DONE
 
 
 def _evaluate(args: argparse.Namespace) -> "Evaluation":

@@ -1,8 +1,8 @@
-"""`safe-sft merge`: merge a tuned model back with the aligned one, or measure which weight to merge with."""
+"""Merge a tuned model back with the aligned one, or measure which weight (or threshold) to merge with."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .command import command, options
 from .exits import Status
@@ -10,13 +10,30 @@ from .numbers import count, share
 from .unread import Rule
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from ..merging.sweep import Sweep
 
 _TENTHS = ",".join(f"{tenth / 10:g}" for tenth in range(11))
+_WITH_BASE = ("magmax", "safe_lora", "safemerge")
+_WITH_THRESHOLD = ("safe_lora", "safemerge")
+
+
+def _is(*methods: str) -> "Callable[[argparse.Namespace], bool]":
+    return lambda args: args.method in methods
+
 
 _RULES = (
+    Rule("base", "`--method magmax`, `safe_lora` or `safemerge`", _is(*_WITH_BASE)),
+    Rule("safe", "`--method safemerge`", _is("safemerge")),
+    Rule("threshold", "`--method safe_lora` or `safemerge`", _is(*_WITH_THRESHOLD)),
+    Rule(
+        "weight",
+        "a method that has a weight; `safe_lora` has a `--threshold`, and no weight",
+        lambda args: args.method != "safe_lora",
+    ),
     Rule("task_file prompts max_asr max_new_tokens batch_size", "`--sweep`", lambda args: args.sweep is not None),
     Rule("overwrite push_to_hub max_shard_size", "`--output`", lambda args: args.output is not None),
     Rule("hub_model_id", "`--push_to_hub`", lambda args: args.push_to_hub),
@@ -27,12 +44,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; imports nothing heavy."""
     add = parser.add_argument
     add("--aligned", required=True, help="Folder or Hub name of the aligned model, or of an adapter.")
-    add("--tuned", required=True, help="The same of the tuned one; an adapter is one of the aligned model.")
-    add("--method", default="linear", help="linear, slerp or task_arithmetic (default: linear).")
+    add(
+        "--tuned",
+        required=True,
+        nargs="+",
+        help="The same of the tuned one (several with magmax); an adapter is one of the aligned model.",
+    )
+    add(
+        "--method",
+        default="linear",
+        help="linear, slerp, task_arithmetic, magmax, safe_lora or safemerge (default: linear).",
+    )
     add(
         "--weight",
-        help="0 is aligned, 1 is tuned: a number, a YAML file of tensor-name patterns and numbers, or, with --sweep, "
-        f"a list (default there: {_TENTHS}).",
+        help="0 is aligned (magmax: the base; safemerge: the safe model), 1 is tuned: a number, a YAML file of "
+        f"tensor-name patterns and numbers, or, with --sweep, a list (default there: {_TENTHS}). magmax takes 1 "
+        "where none is given, safemerge 0.8.",
+    )
+    add("--base", help="The model before alignment, for magmax, safe_lora and safemerge.")
+    add("--safe", help="A model or adapter that was tuned for safety alone, for safemerge.")
+    add(
+        "--threshold",
+        help="Cosine at (safe_lora) or below (safemerge) which an update is changed, 0 to 1 (default: 0.35). With "
+        "safe_lora also a YAML file, as --weight, or, with --sweep, a list (default there: the same as of weights).",
     )
     add("--output", help="Folder to write; with --sweep, the selected merge goes there.")
     add("--dtype", help="float32, float16 or bfloat16 (default: that of the tuned model).")
@@ -68,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     console = terminal()
     if args.sweep is None:
-        _merge(args, args.weight, console)
+        _merge(args, None, console)
         return Status.DONE
     sweep = _sweep(args)
     console.print(sweep.table())
@@ -77,8 +111,8 @@ def run(args: argparse.Namespace) -> int:
         return Status.DONE
     if sweep.selected is None:
         console.print(
-            f"No weight keeps the ASR at or below {args.max_asr:g}. {sweep.unmeasured}Raise --max_asr, or try smaller "
-            "weights."
+            f"No {sweep.number} keeps the ASR at or below {args.max_asr:g}. {sweep.unmeasured}Raise --max_asr, or try "
+            f"{'larger' if sweep.number == 'threshold' else 'smaller'} {sweep.number}s."
         )
         return Status.NOT_KEPT
     if args.output is not None:
@@ -86,12 +120,19 @@ def run(args: argparse.Namespace) -> int:
     return Status.DONE
 
 
+def _swept(args: argparse.Namespace) -> str:
+    """Return the flag whose number the sweep varies."""
+    return "threshold" if args.method == "safe_lora" else "weight"
+
+
 def _check(args: argparse.Namespace) -> None:
+    swept = _swept(args)
+    given = getattr(args, swept)
     if args.sweep is None:
-        if args.weight is None or args.output is None:
+        if args.output is None or (given is None and args.method not in _WITH_BASE):
             raise ValueError("A merge needs `--weight` and `--output`. Give both, or `--sweep` to choose a weight.")
-        if "," in args.weight:
-            raise ValueError(f"`--weight {args.weight}` is a list. Give one number, or add `--sweep` to compare them.")
+        if given is not None and "," in given:
+            raise ValueError(f"`--{swept} {given}` is a list. Give one number, or add `--sweep` to compare them.")
         return
     if args.task_file is None:
         raise ValueError(
@@ -105,23 +146,30 @@ def _check(args: argparse.Namespace) -> None:
         )
 
 
-def _merge(args: argparse.Namespace, weight: "str | float", console: "Console") -> None:
+def _sides(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments that say what is merged, as the library takes them."""
+    tuned = args.tuned[0] if len(args.tuned) == 1 else args.tuned
+    return {"aligned": args.aligned, "tuned": tuned, "method": args.method, "base": args.base, "safe": args.safe}
+
+
+def _merge(args: argparse.Namespace, selected: float | None, console: "Console") -> None:
     from ..merging import merge
     from ..storage.terminal import shown
 
+    swept = _swept(args)
+    number = getattr(args, swept) if selected is None else selected
+    numbers: dict[str, Any] = {"weight": args.weight, "threshold": args.threshold, swept: number}
     merge(
-        args.aligned,
-        args.tuned,
-        args.method,
-        weight,
-        args.output,
+        **_sides(args),
+        **numbers,
+        output=args.output,
         dtype=args.dtype,
         max_shard_size=args.max_shard_size,
         overwrite=args.overwrite,
         push_to_hub=args.push_to_hub,
         hub_model_id=args.hub_model_id,
     )
-    console.print(shown(f"Merged with weight {weight}: {args.output}"))
+    console.print(shown(f"Merged with {swept} {'by default' if number is None else number}: {args.output}"))
 
 
 def _sweep(args: argparse.Namespace) -> "Sweep":
@@ -130,18 +178,22 @@ def _sweep(args: argparse.Namespace) -> "Sweep":
     from ..storage.folders import check_output, require_folder
 
     require_folder(args.sweep, "--sweep")
-    weights = read_weights(args.weight or _TENTHS, args.method)
+    swept = _swept(args)
+    numbers = read_weights(getattr(args, swept) or _TENTHS, args.method)
     if args.output is not None:
         check_output(Path(args.output), overwrite=args.overwrite)
     data = SweepData.read(args.task_file, args.prompts)
+    sides, threshold = _sides(args), args.threshold if swept == "weight" else None
     sweep = run_sweep(
-        load_merge(args.aligned, args.tuned, args.method, args.dtype),
-        weights,
+        load_merge(**sides, dtype=args.dtype, threshold=threshold),
+        numbers,
         lambda merged: measure(merged, data, max_new_tokens=args.max_new_tokens, batch_size=args.batch_size),
         args.max_asr,
+        swept,
     )
-    named = ("aligned", "tuned", "method", "dtype", "task_file", "prompts", "max_new_tokens")
-    sweep.save(Path(args.sweep), {name: getattr(args, name) for name in named})
+    named = {name: getattr(args, name) for name in ("dtype", "task_file", "prompts", "max_new_tokens")}
+    fixed = {name: value for name, value in (*sides.items(), ("threshold", threshold)) if value is not None}
+    sweep.save(Path(args.sweep), {**fixed, **named})
     return sweep
 
 

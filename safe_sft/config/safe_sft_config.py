@@ -14,14 +14,13 @@ from ..methods.teacher_distance import DIVERGENCES
 from ..storage.secrets import without_secrets
 from .combinations import check_divergences, check_task_format, task_format
 from .docstring_help import help_from_docstring
+from .merging import MERGE_FIELDS, MERGES, check_merge
 from .ranges import as_mapping, check_betas, check_replay_size, check_training_ranges, is_whole
 from .types import check_types, naming_fields
 
 TEACHERS = ("cached", "online")
-MERGES = ("linear", "slerp")
 ESTIMATORS = ("empirical", "sampled")
 PENALTY_NORMALIZATIONS = ("relative", "mean", "none")
-DEFAULT_MERGE_WEIGHT = 0.5
 
 #: Fields that may be set with every method.
 _SHARED = {
@@ -34,7 +33,7 @@ _SHARED = {
     "safety_eval_steps",
     "safety_max_asr",
     "merge_after_training",
-    "merge_weight",
+    *MERGE_FIELDS,
     "save_on_signal",
     "chat_template_kwargs",
 }
@@ -93,9 +92,14 @@ class SafeSFTConfig(SFTConfig):
         ema_warmup: Whether the first steps keep less, so that the average soon forgets the aligned weights.
         ema_on_cpu: Whether the running average is kept in the memory of the CPU.
         ema_evaluate: Whether evaluation during training uses the average of the weights.
-        merge_after_training: `linear` or `slerp`: merge the tuned model with the aligned one, into `merged/` in
-            `output_dir`.
-        merge_weight: Where the merge lies: 0 is the aligned model, 1 the tuned one.
+        merge_after_training: `linear`, `slerp`, `magmax`, `safe_lora` or `safemerge`: merge the tuned model with the
+            aligned one, into `merged/` in `output_dir`.
+        merge_weight: Where the merge lies: 0 is the aligned model (`magmax`: the base; `safemerge`: the safe model), 1
+            the tuned one. By default 0.5, of `magmax` 1, of `safemerge` 0.8.
+        merge_base: Folder or Hub name of the model before alignment, for `magmax`, `safe_lora` and `safemerge`.
+        merge_safe: Folder or Hub name of a model or adapter that was tuned for safety alone, for `safemerge`.
+        merge_threshold: Cosine at (`safe_lora`) or below (`safemerge`) which the update of a weight is changed; by
+            default 0.35.
         chat_template_kwargs: Further variables of the chat template, such as `{enable_thinking: false}`: for task
             rows, safety rows, the aligned model's own answers and what is measured. A row's column of this name wins.
         safety_eval_steps: Measure attack success every so many steps, and log it as `eval_asr`.
@@ -133,7 +137,10 @@ class SafeSFTConfig(SFTConfig):
     ema_on_cpu: bool = False
     ema_evaluate: bool = True
     merge_after_training: str | None = None
-    merge_weight: float = DEFAULT_MERGE_WEIGHT
+    merge_weight: float | None = None
+    merge_base: str | None = None
+    merge_safe: str | None = None
+    merge_threshold: float | None = None
     chat_template_kwargs: dict[str, Any] | str | None = None
     safety_eval_steps: int | None = None
     safety_max_asr: float | None = None
@@ -245,6 +252,7 @@ class SafeSFTConfig(SFTConfig):
         for name, low, high in (
             ("safety_max_asr", 0.0, 1.0),
             ("merge_weight", 0.0, 1.0),
+            ("merge_threshold", 0.0, 1.0),
             ("ema_decay", 0.0, 0.9999999),
             ("teacher_temperature", 1e-3, 1e3),
             ("safety_budget", 1e-9, 1e9),
@@ -254,7 +262,7 @@ class SafeSFTConfig(SFTConfig):
         ):
             value = getattr(self, name)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            is_unset = value is None and name in ("safety_max_asr", "safety_budget")
+            is_unset = value is None and self.__dataclass_fields__[name].default is None
             if not is_unset and not (is_number and low <= value <= high):
                 raise ValueError(f"`{name}={value!r}` must be a number from {low:g} to {high:g}.")
         check_betas(self.csft_betas)
@@ -262,10 +270,7 @@ class SafeSFTConfig(SFTConfig):
             check_replay_size(self.replay_ratio, self.per_device_train_batch_size)
 
     def _check_combinations(self) -> None:
-        if self.merge_weight != DEFAULT_MERGE_WEIGHT and self.merge_after_training is None:
-            raise ValueError(
-                f"`merge_weight={self.merge_weight!r}` has no effect. Set `merge_after_training` to linear or slerp."
-            )
+        check_merge(self)
         is_auto = any(weight == AUTO for _, weight in self.safety_terms)
         if self.safety_budget is not None and not is_auto:
             raise ValueError(

@@ -1,7 +1,10 @@
 """Where published data sets are, and at which revision; the package contains no copy of them."""
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .files import FILE_BUILDERS
@@ -17,10 +20,11 @@ class Source:
 
     Attributes:
         location: Hub name, or a web address with `{revision}` in it.
-        revision: the commit that is used.
+        revision: the commit that is used; a branch where no commit could be found out, which `pinned` tells.
         config: configuration of a Hub data set.
         data_dir: folder of the Hub data set that is read.
         options: further arguments of `datasets.load_dataset`, which say how its files are read.
+        sha256: digest of the file of a web address, which is checked; None where it is not known.
     """
 
     location: str
@@ -28,6 +32,12 @@ class Source:
     config: str | None = None
     data_dir: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str | None = None
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the revision is a commit, so that the rows are the same every time."""
+        return re.fullmatch("[0-9a-f]{40}", self.revision) is not None
 
     @property
     def address(self) -> str:
@@ -49,7 +59,7 @@ class Source:
         try:
             if "://" in self.location:
                 builder = FILE_BUILDERS["." + self.location.rsplit(".", 1)[-1]]
-                return load_dataset(builder, data_files=self.address, split=split, **self.options)
+                return load_dataset(builder, data_files=self._file(), split=split, **self.options)
             return load_dataset(
                 self.location,
                 self.config,
@@ -64,6 +74,18 @@ class Source:
                 f"({type(error).__name__}: {error}). Check the network, or give a local copy with the same columns "
                 f"as `{argument}`."
             ) from error
+
+    def _file(self) -> str:
+        """Return where the file of a web address is read: a checked copy, where its digest is known."""
+        if self.sha256 is None:
+            return self.address
+        from datasets import DownloadManager
+
+        path = str(DownloadManager().download(self.address))
+        found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        if found != self.sha256:
+            raise ValueError(f"its SHA-256 is {found}, and {self.sha256} was expected")
+        return path
 
 
 def require_columns(rows: Any, columns: tuple[str, ...], name: str) -> None:

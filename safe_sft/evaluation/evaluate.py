@@ -1,13 +1,12 @@
 """Several models on several suites and tasks, judged by several judges: what `safe-sft evaluate` does."""
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from typing import Any
 
-import torch
+from accelerate.utils.memory import clear_device_cache
 from transformers import PreTrainedTokenizerBase
 
 from ..models.finite import require_finite
@@ -272,7 +271,7 @@ def evaluate_models(
         utility += [respondent.result(task) for task in tasks]
         losses += [respondent.loss(rows) for rows in task_rows]
         del loaded, respondent
-        _free_memory()
+        clear_device_cache(garbage_collection=True)
     safety = _judge_all(models, suites, judges, answers)
     return Evaluation(tuple(models), tuple(safety), tuple(utility), tuple(unavailable), settings, tuple(losses))
 
@@ -290,11 +289,5 @@ def _judge_all(
             for spec in models:
                 safety.append(SafetyResult.judged(spec.name, suite, judge, answers[spec.name, suite.name]))
         del judge
-        _free_memory()
+        clear_device_cache(garbage_collection=True)
     return safety
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

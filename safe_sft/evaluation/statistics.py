@@ -109,6 +109,57 @@ class Unmeasurable(Rate):
         return {"value": None, "low": 0.0, "high": 1.0, **counts, "not_measurable": self._why}
 
 
+class MeanRate(NamedTuple):
+    """The mean of proportions of independent samples, each counted alike whatever its size.
+
+    Attributes:
+        rates: the proportions, at least one.
+    """
+
+    rates: tuple[Rate, ...]
+
+    @property
+    def n(self) -> int:
+        """Number of trials of all samples."""
+        return sum(rate.n for rate in self.rates)
+
+    @property
+    def not_measurable(self) -> str | None:
+        """Why the mean must not be read as a number: one of its rates must not."""
+        return next((rate.not_measurable for rate in self.rates if rate.not_measurable), None)
+
+    @property
+    def value(self) -> float:
+        """The mean; NaN where a rate is not measurable."""
+        return sum(rate.value for rate in self.rates) / len(self.rates)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval by the distances of the Wilson limits from each rate (Zou & Donner 2008, MOVER).
+
+        https://doi.org/10.1002/sim.3095: the distances are weighted as the rates are, and added in squares.
+        """
+        if self.not_measurable:
+            return 0.0, 1.0
+        k, limits = len(self.rates), [rate.interval for rate in self.rates]
+        below = sqrt(sum((rate.value - low) ** 2 for rate, (low, _) in zip(self.rates, limits, strict=True))) / k
+        above = sqrt(sum((high - rate.value) ** 2 for rate, (_, high) in zip(self.rates, limits, strict=True))) / k
+        return max(0.0, self.value - below), min(1.0, self.value + above)
+
+    def __str__(self) -> str:
+        if why := self.not_measurable:
+            return f"not measurable: {why}"
+        low, high = self.interval
+        return f"{self.value:.3f} [{low:.3f}, {high:.3f}]"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return value, interval and n, for JSON."""
+        low, high = self.interval
+        why = self.not_measurable
+        measured = {"value": None if why else self.value, "low": low, "high": high, "n": self.n}
+        return {**measured, "not_measurable": why} if why else measured
+
+
 class PairedOutcomes(NamedTuple):
     """How many prompts had an outcome with both of two models, with one, or with neither.
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,10 @@ class Merge(ABC):
     @abstractmethod
     def check_loads(self, folder: Path) -> None:
         """Check that the written folder loads, by loading it onto no device."""
+
+    def report(self) -> dict[str, Any]:
+        """Return what the merge decided for the tensors that it has written, for its record."""
+        return {}
 
     def write(
         self, folder: Path, weights: MergeWeights, dtype: torch.dtype | None, max_shard_size: int | None

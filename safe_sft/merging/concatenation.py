@@ -1,14 +1,18 @@
-"""The linear merge of two LoRA adapters of one base, without reading the base.
+"""The linear merge of two LoRA adapters of one base, everywhere or only where SafeMERGE merges.
 
     (1 − t)·s₁·B₁·A₁ + t·s₂·B₂·A₂  =  [(1 − t)·s₁·B₁, t·s₂·B₂] · [A₁; A₂]
 
 This is exact, and the combination that PEFT's `add_weighted_adapter` calls `cat`. PEFT needs the base model with both
-adapters in memory, one weight for all layers, and gets the scale wrong for rsLoRA; here two files become one.
+adapters in memory, one weight for all layers, and gets the scale wrong for rsLoRA; here two files become one, without
+reading the base.
+
+SafeMERGE (https://arxiv.org/abs/2503.17239) joins the safe adapter to the tuned one only where the tuned one's update
+leaves what alignment changed; elsewhere the tuned adapter stays alone, with its own rank.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -16,8 +20,10 @@ from torch import Tensor
 from ..models.folders import ADAPTER, ADAPTER_CONFIG
 from ..storage.writing import write_json
 from .adapter import Adapter, warn_of_other_base
+from .alignment import AdapterUpdates
 from .base import Merge
 from .loadable import check_adapter_on
+from .side import Side
 from .writer import Entry
 
 
@@ -26,8 +32,11 @@ class AdapterConcatenation(Merge):
     """Two adapters become one, whose rank is the sum of theirs.
 
     Args:
-        aligned: the aligned adapter.
+        aligned: the adapter at weight 0: the aligned or the safe one.
         tuned: the tuned adapter, of the same base.
+        base: the model that both belong to.
+        updates: where the tuned adapter's updates leave alignment, for a merge of those alone; None merges all.
+        threshold: threshold of these updates' cosine.
 
     Raises:
         ValueError: when an adapter holds more than pairs of factors, or the two do not fit one base.
@@ -35,14 +44,23 @@ class AdapterConcatenation(Merge):
 
     stem, library = ADAPTER, "peft"
 
-    def __init__(self, aligned: Adapter, tuned: Adapter):
-        self._adapters = (aligned, tuned)
-        warn_of_other_base(tuned, aligned.side.base.label)
+    def __init__(
+        self,
+        aligned: Adapter,
+        tuned: Adapter,
+        base: Side,
+        updates: AdapterUpdates | None = None,
+        threshold: float = 0.0,
+    ):
+        self._adapters, self._base, self._updates = (aligned, tuned), base, updates
+        warn_of_other_base(tuned, base.label)
         for adapter in self._adapters:
             self._refuse_extras(adapter)
-        self.names = list(dict.fromkeys([*tuned.pairs, *aligned.pairs]))
+        every = list(dict.fromkeys([*tuned.pairs, *aligned.pairs]))
+        self.names = every if updates is None else list(tuned.pairs)
+        self._joined = frozenset(every) if updates is None else updates.leaving(threshold)
         for name in self.names:
-            shapes = {self._outer_shape(adapter, name) for adapter in self._adapters if name in adapter.pairs}
+            shapes = {self._outer_shape(adapter, name) for adapter in self._held(name)}
             if len(shapes) > 1:
                 raise ValueError(
                     f"The adapters change '{name}' in different shapes: {' and '.join(map(str, sorted(shapes)))}. "
@@ -63,10 +81,11 @@ class AdapterConcatenation(Merge):
     def blocks(self, entry: Entry, name: str, weight: float) -> Iterable[Tensor]:
         """Yield a concatenated factor."""
         is_a, parts = entry.name == self._keys(name)[0], []
-        for adapter, share in zip(self._adapters, (1 - weight, weight), strict=True):
-            pair = adapter.pairs.get(name)
-            if pair is not None:
-                parts.append(adapter.read(pair.a) if is_a else adapter.read(pair.b).double() * (share * pair.scaling))
+        shares = dict(zip(self._adapters, (1 - weight, weight) if name in self._joined else (0.0, 1.0), strict=True))
+        for adapter in self._held(name):
+            pair = adapter.pairs[name]
+            part = adapter.read(pair.a) if is_a else adapter.read(pair.b).double() * (shares[adapter] * pair.scaling)
+            parts.append(part)
         return [torch.cat([part.to(entry.dtype) for part in parts], dim=0 if is_a else 1)]
 
     def write_configuration(self, folder: Path, dtype: torch.dtype | None) -> None:
@@ -89,17 +108,25 @@ class AdapterConcatenation(Merge):
         write_json(folder / ADAPTER_CONFIG, config)
 
     def check_loads(self, folder: Path) -> None:
-        """Check that the adapter loads on the aligned adapter's base."""
-        aligned, tuned = self._adapters
-        check_adapter_on(aligned.side.base, folder, tuned.label)
+        """Check that the adapter loads on the model that both belong to."""
+        check_adapter_on(self._base, folder, self._adapters[1].label)
+
+    def report(self) -> dict[str, Any]:
+        """Return where the tuned adapter's updates leave alignment, and so were merged; empty where all are."""
+        return {} if self._updates is None else self._updates.report()
+
+    def _held(self, name: str) -> list[Adapter]:
+        """Return the adapters whose factors make those of a weight."""
+        merged = self._adapters if name in self._joined else self._adapters[1:]
+        return [adapter for adapter in merged if name in adapter.pairs]
 
     def _keys(self, name: str) -> tuple[str, str]:
-        pair = next(a.pairs[name] for a in reversed(self._adapters) if name in a.pairs)
+        pair = self._held(name)[-1].pairs[name]
         return pair.a, pair.b
 
     def _shapes(self, name: str) -> tuple[tuple[int, ...], tuple[int, ...], int]:
         """Return the shapes of one pair of factors, and the rank of all of them together."""
-        held = [a for a in self._adapters if name in a.pairs]
+        held = self._held(name)
         first = held[0]
         rank = sum(adapter.shape(adapter.pairs[name].a)[0] for adapter in held)
         return first.shape(first.pairs[name].a), first.shape(first.pairs[name].b), rank
@@ -109,8 +136,8 @@ class AdapterConcatenation(Merge):
         return (b[0], *a[1:])
 
     def _dtype(self, name: str) -> torch.dtype:
-        dtypes = [a.dtype(a.pairs[name].b) for a in reversed(self._adapters) if name in a.pairs]
-        return dtypes[0]
+        last = self._held(name)[-1]
+        return last.dtype(last.pairs[name].b)
 
     def _refuse_extras(self, adapter: Adapter) -> None:
         pairs = {key for pair in adapter.pairs.values() for key in (pair.a, pair.b)}

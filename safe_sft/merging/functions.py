@@ -17,7 +17,8 @@ PARALLEL_COSINE = 0.9995
 _BLOCK = 2**19
 _DEVICE_BLOCK = 2**24
 
-MERGE_METHODS = ("linear", "slerp", "task_arithmetic")
+#: The merges of two tensors that this file knows.
+INTERPOLATIONS = ("linear", "slerp", "task_arithmetic")
 
 
 def linear(aligned: Tensor, tuned: Tensor, weight: float) -> Tensor:
@@ -73,7 +74,7 @@ def merged(aligned: Tensor, tuned: Tensor, method: str, weight: float, dtype: to
     Args:
         aligned: the aligned tensor, of any shape.
         tuned: the tuned tensor, of the same shape.
-        method: one of `MERGE_METHODS`.
+        method: one of `INTERPOLATIONS`.
         weight: 0 is aligned, 1 is tuned.
         dtype: dtype of the result; that of `tuned` by default.
 
@@ -97,7 +98,7 @@ def merged_blocks(aligned: Tensor, tuned: Tensor, method: str, weight: float, dt
     Args:
         aligned: the aligned tensor, of any shape.
         tuned: the tuned tensor, of the same shape.
-        method: one of `MERGE_METHODS`.
+        method: one of `INTERPOLATIONS`.
         weight: 0 is aligned, 1 is tuned.
         dtype: dtype of the result.
 
@@ -113,7 +114,7 @@ def merged_blocks(aligned: Tensor, tuned: Tensor, method: str, weight: float, dt
             f"{tuple(tuned.shape)}. Merge tensors of one shape."
         )
     a, t = aligned.reshape(-1), tuned.reshape(-1)
-    size = _BLOCK if t.device.type == "cpu" else _DEVICE_BLOCK
+    size = block_size(t)
     if not t.is_floating_point():
         yield from t.split(size)
         return
@@ -124,7 +125,7 @@ def merged_blocks(aligned: Tensor, tuned: Tensor, method: str, weight: float, dt
     for x, y in zip(a.split(size), t.split(size), strict=True):
         # `lerp` itself computes bfloat16 and float16 in float32, and rounds once; anything else is widened first.
         if factors is not None or not x.dtype == y.dtype == dtype:
-            x, y = _wide(x, y)
+            x, y = wide(x, y)
         merged_block = torch.lerp(x, y, weight) if factors is None else (x * factors[0]).add_(y, alpha=factors[1])
         yield merged_block.to(dtype)
 
@@ -140,23 +141,36 @@ def slerp_factors(aligned: Tensor, tuned: Tensor, weight: float) -> tuple[float,
     Returns:
         The factors of `aligned` and `tuned`.
     """
-    cosine = _cosine(aligned, tuned)
-    if not abs(cosine) <= PARALLEL_COSINE:  # also when it is not a number
+    between = cosine(aligned, tuned)
+    if not abs(between) <= PARALLEL_COSINE:  # also when it is not a number
         return None
-    angle = acos(cosine)
+    angle = acos(between)
     return sin((1 - weight) * angle) / sin(angle), sin(weight * angle) / sin(angle)
 
 
-def _cosine(a: Tensor, b: Tensor) -> float:
-    """Compute the cosine of the angle between two vectors; NaN when one is zero or not finite."""
+def cosine(a: Tensor, b: Tensor) -> float:
+    """Compute the cosine of the angle between two vectors; NaN when one is zero or not finite.
+
+    Args:
+        a: a vector.
+        b: another one, of the same length.
+    """
     products = torch.zeros(3, dtype=torch.float64)
     for x, y in zip(a.split(_BLOCK), b.split(_BLOCK), strict=True):
-        x, y = _wide(x, y)
+        x, y = wide(x, y)
         products += torch.stack([x @ y, x @ x, y @ y]).to(products)
     dot, square, other = products.tolist()
     return dot / sqrt(square * other) if square * other > 0 else nan
 
 
-def _wide(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
-    return a.to(dtype), b.to(dtype)
+def block_size(tensor: Tensor) -> int:
+    """Return how many numbers are merged at a time on the device of a tensor."""
+    return _BLOCK if tensor.device.type == "cpu" else _DEVICE_BLOCK
+
+
+def wide(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return tensors in one dtype, float32 or wider, so that arithmetic rounds once."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(tensor.to(dtype) for tensor in tensors)

@@ -50,9 +50,7 @@ def check_adapter_on(base: Side, folder: Path, label: str) -> None:
     if not (shape / MODEL_CONFIG).is_file() or _needs_code(shape):
         logger.warning(f"The merged adapter was not loaded to check it: '{base.label}' is not of a known shape.")
         return
-    config = load_config(shape)
-    with torch.device("meta"), readable("model", str(shape)):
-        model = _from_config(_model_class(config), config)
+    model = model_without_weights(shape)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PEFT's, of what was decided when the adapter was trained
         try:
@@ -62,6 +60,20 @@ def check_adapter_on(base: Side, folder: Path, label: str) -> None:
                 f"'{label}' is no adapter of '{base.label}', so their merge is not written: "
                 f"{str(error).replace(str(folder), label)}"
             ) from error
+
+
+def model_without_weights(folder: Path) -> Any:
+    """Build the model that a folder's configuration names, on no device.
+
+    Args:
+        folder: folder of the model's configuration.
+
+    Raises:
+        ModelError: when its class cannot be built from it.
+    """
+    config = load_config(folder)
+    with torch.device("meta"), readable("model", str(folder)):
+        return _from_config(_model_class(config), config)
 
 
 def _model_class(config: Any) -> Any:

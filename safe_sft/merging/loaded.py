@@ -1,6 +1,7 @@
 """A model in memory whose merge weight can be changed, for a sweep over weights."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, final
@@ -11,9 +12,11 @@ from transformers import PreTrainedTokenizerBase
 
 from ..models.loading import load_adapter, load_base, load_tokenizer
 from .base import Merge
-from .merge import open_merge, open_model_merge, output_dtype, tokenizer_of
-from .rescaling import AdapterRescaling
-from .side import Side
+from .merge import output_dtype
+from .methods import check_sides, merge_method, own_number
+from .opening import open_merge, open_model_merge, tokenizer_of
+from .rescaling import AdapterMerge
+from .side import Side, Sides, tuned_names
 from .weights import MergeWeights
 
 
@@ -35,23 +38,23 @@ class LoadedMerge(ABC):
 
 @final
 class LoadedAdapter(LoadedMerge):
-    """The base model with an adapter that is rescaled in place.
+    """The base model with an adapter whose tensors are overwritten.
 
     Args:
         plan: the merge.
         aligned: the base model.
         tuned: the adapter of that model.
-        dtype: dtype of the rescaled adapter; None keeps its own.
+        dtype: dtype of the merged adapter; None keeps its own.
     """
 
-    def __init__(self, plan: AdapterRescaling, aligned: Side, tuned: Side, dtype: torch.dtype | None):
+    def __init__(self, plan: AdapterMerge, aligned: Side, tuned: Side, dtype: torch.dtype | None):
         base = load_base(str(aligned.with_weights()), device_map={"": PartialState().device})
         self.model = load_adapter(base, str(tuned.with_weights())).eval()
         self.tokenizer = _tokenizer(aligned, tuned)
         self._plan, self._dtype = plan, dtype
 
     def set_weight(self, weight: float) -> None:
-        """Put the adapter, rescaled by `weight`, into the model."""
+        """Put the adapter, merged by `weight`, into the model."""
         from peft import set_peft_model_state_dict
 
         set_peft_model_state_dict(self.model, dict(self._plan.tensors(weight, self._dtype)))
@@ -94,25 +97,39 @@ class LoadedModel(LoadedMerge):
             self._state[name].copy_(tensor)
 
 
-def load_merge(aligned: str | Path, tuned: str | Path, method: str, dtype: str | None = None) -> LoadedMerge:
-    """Load what `merge` would write, so that its weight can be changed.
+def load_merge(
+    aligned: str | Path,
+    tuned: str | Path | Sequence[str | Path],
+    method: str,
+    dtype: str | None = None,
+    *,
+    base: str | Path | None = None,
+    safe: str | Path | None = None,
+    threshold: float | str | None = None,
+) -> LoadedMerge:
+    """Load what `merge` would write, so that its weight can be changed (of `safe_lora`, its threshold).
 
     Args:
         aligned: folder or Hub name of the aligned model or adapter.
-        tuned: folder or Hub name of the tuned model or adapter.
-        method: `linear`, `slerp` or `task_arithmetic`.
+        tuned: folder or Hub name of the tuned model or adapter; several for `magmax`.
+        method: one of `MERGE_METHODS`.
         dtype: name of the dtype, as `merge` takes it.
+        base: folder or Hub name of the model before alignment, where the method needs it.
+        safe: folder or Hub name of what was tuned for safety alone, where the method needs it.
+        threshold: threshold of `safemerge`, as `merge` takes it.
 
     Raises:
         FileNotFoundError: when a folder or its safetensors are missing.
-        ValueError: when the two cannot be merged.
+        ValueError: when the models cannot be merged.
     """
-    sides, wanted = (Side(str(aligned)), Side(str(tuned))), output_dtype(dtype)
-    plan = open_merge(*sides, method)
-    if isinstance(plan, AdapterRescaling):
-        return LoadedAdapter(plan, *sides, wanted)
+    check_sides(method, {"base": base, "safe": safe}, len(tuned_names(tuned)))
+    _, second = own_number(method, None if merge_method(method).number == "threshold" else 1.0, threshold)
+    sides, wanted = Sides.of(aligned, tuned, base, safe), output_dtype(dtype)
+    plan = open_merge(sides, method, second)
+    if isinstance(plan, AdapterMerge):
+        return LoadedAdapter(plan, sides.aligned, sides.tuned, wanted)
     # The ranks of two adapters' merge are those of neither: evaluate its full weights.
-    return LoadedModel(open_model_merge(*sides, method), *sides, wanted)
+    return LoadedModel(open_model_merge(sides, method, second), sides.aligned, sides.tuned, wanted)
 
 
 def _tokenizer(aligned: Side, tuned: Side) -> PreTrainedTokenizerBase:

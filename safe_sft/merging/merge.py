@@ -1,12 +1,11 @@
-"""`merge`: merges two models or adapters into one folder.
+"""`merge`: merges models or adapters into one folder.
 
-Where both sides are LoRA adapters on one base, or the tuned side is an adapter of the aligned model, `linear` and
-`task_arithmetic` write an adapter. Everything else is written as a full model, tensor by tensor: memory holds no more
-than a shard of each side.
+Where the tuned side is an adapter of the aligned model, or both are adapters on one base, most merges write an
+adapter. Everything else is written as a full model, tensor by tensor: memory holds no more than a shard of each side.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,14 @@ import torch
 
 from ..hub.merge_card import write_record
 from ..models.fit import ModelError
-from ..models.folders import MODEL, tokenizer_folder
+from ..models.folders import MODEL, same_model
 from ..storage.folders import check_output, complete_folder
 from ..storage.hub import Destination, upload
-from .adapter import AdaptedCheckpoint, Adapter, warn_of_other_base
 from .base import Merge
-from .checkpoint import Checkpoint, TensorSource
 from .companions import copy_tokenizer
-from .concatenation import AdapterConcatenation
-from .models import ModelMerge
-from .rescaling import AdapterRescaling
-from .side import Side
+from .methods import check_sides, merge_method, own_number
+from .opening import open_merge, tokenizer_of
+from .side import Sides, tuned_names
 from .weights import MergeWeights
 
 logger = logging.getLogger(__name__)
@@ -36,11 +32,14 @@ OUTPUT_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16":
 
 def merge(
     aligned: str | Path,
-    tuned: str | Path,
+    tuned: str | Path | Sequence[str | Path],
     method: str,
-    weight: float | str | Path | Mapping[str, float],
+    weight: float | str | Path | Mapping[str, float] | None,
     output: str | Path,
     *,
+    base: str | Path | None = None,
+    safe: str | Path | None = None,
+    threshold: float | str | Path | Mapping[str, float] | None = None,
     dtype: str | None = None,
     max_shard_size: str = "5GB",
     overwrite: bool = False,
@@ -51,11 +50,15 @@ def merge(
 
     Args:
         aligned: folder or Hub name of the aligned model or adapter; a 4-bit (bitsandbytes) one is dequantised.
-        tuned: folder or Hub name of the tuned model or adapter. Where only this side is an adapter, it is one of
-            `aligned`.
-        method: `linear`, `slerp` or `task_arithmetic`.
-        weight: 0 is aligned, 1 is tuned; a number, a mapping of tensor-name patterns to numbers, or a YAML file.
+        tuned: folder or Hub name of the tuned model or adapter; several for `magmax`, of which the first says layout
+            and dtype. Where `aligned` is a model, an adapter is one of it.
+        method: `linear`, `slerp`, `task_arithmetic`, `magmax`, `safe_lora` or `safemerge`.
+        weight: 0 is aligned, 1 is tuned; a number, a mapping of tensor-name patterns to numbers, or a YAML file. None
+            takes the default of `magmax` (1) and `safemerge` (0.8); `safe_lora` has none.
         output: folder to write; it appears when it is complete.
+        base: folder or Hub name of the model before alignment, for `magmax`, `safe_lora` and `safemerge`.
+        safe: folder or Hub name of a model or adapter that was tuned for safety alone, for `safemerge`.
+        threshold: cosine for `safe_lora` (also patterns, as `weight`) and `safemerge`; None takes 0.35.
         dtype: dtype of floats: `float32`, `float16` or `bfloat16`; by default that of the tuned model (for an adapter,
             of its base).
         max_shard_size: largest size of a file of a full model, such as `5GB`.
@@ -67,10 +70,12 @@ def merge(
         FileExistsError: when `output` is not empty.
         FileNotFoundError: when a folder or its safetensors are missing.
         HubError: when the push failed, with how to push again.
-        ValueError: when the two cannot be merged, or an argument is out of range.
+        ValueError: when the models cannot be merged, or an argument is missing, not read, or out of range.
     """
-    sides, output = (Side(str(aligned)), Side(str(tuned))), Path(output)
-    _Job(*sides, method, MergeWeights.read(weight, method), dtype, max_shard_size).write(output, overwrite)
+    check_sides(method, {"base": base, "safe": safe}, len(tuned_names(tuned)))
+    number, second = own_number(method, weight, threshold)
+    sides, output = Sides.of(aligned, tuned, base, safe), Path(output)
+    _Job(sides, method, MergeWeights.read(number, method), second, dtype, max_shard_size).write(output, overwrite)
     if push_to_hub:
         destination = Destination(hub_model_id or output.absolute().name)
         upload(output, destination, message="Upload a model merged by safe_sft")
@@ -79,21 +84,21 @@ def merge(
 
 @dataclass(frozen=True)
 class _Job:
-    """The two sides of a merge, and its settings.
+    """What is merged, and how.
 
     Attributes:
-        aligned: the aligned side.
-        tuned: the tuned side.
+        sides: the models and adapters.
         method: one of `MERGE_METHODS`.
-        weights: the merge weight of each tensor.
+        numbers: weight of each tensor, or threshold.
+        threshold: threshold of a method that has one beside its weight.
         dtype: name of the dtype of floats; None takes that of the tuned side.
         max_shard_size: largest size of a file of a full model, such as `5GB`.
     """
 
-    aligned: Side
-    tuned: Side
+    sides: Sides
     method: str
-    weights: MergeWeights
+    numbers: MergeWeights
+    threshold: float | None
     dtype: str | None
     max_shard_size: str
 
@@ -102,18 +107,24 @@ class _Job:
         dtype = output_dtype(self.dtype)
         self._check_sides(output)
         check_output(output, overwrite=overwrite)
-        plan = open_merge(self.aligned, self.tuned, self.method)
+        plan = open_merge(self.sides, self.method, self.threshold)
         with complete_folder(output, overwrite=overwrite) as folder:
-            plan.write(folder, self.weights, dtype, _shard_size(self.max_shard_size) if plan.stem == MODEL else None)
-            tokenizer = tokenizer_of(self.tuned, self.aligned)
+            plan.write(folder, self.numbers, dtype, _shard_size(self.max_shard_size) if plan.stem == MODEL else None)
+            tokenizer = tokenizer_of(self.sides.tuned, self.sides.aligned)
             if tokenizer is not None:
                 copy_tokenizer(tokenizer, folder)
             self._check_loads(plan, folder)
-            write_record(folder, self._record(), plan.library)
+            write_record(folder, self._record(plan), plan.library)
 
     def _check_sides(self, output: Path) -> None:
-        """Refuse to replace a model that is merged, also where an output may be replaced: it may be the only copy."""
-        for side in (self.aligned, self.tuned):
+        """Refuse a base that is the aligned model, and an output that would replace a side, maybe its only copy."""
+        base, aligned = self.sides.base, self.sides.aligned
+        if base is not None and same_model(base.label, aligned.label):
+            raise ValueError(
+                f"`base={base.label!r}` is the aligned model itself, so alignment changed nothing in it. Give the "
+                "model that it was aligned from."
+            )
+        for side in self.sides.named().values():
             if Path(side.label).is_dir() and Path(side.label).resolve() == output.resolve():
                 raise FileExistsError(
                     f"The output '{output}' is the folder of a model that is merged. Choose another folder."
@@ -125,84 +136,28 @@ class _Job:
             plan.check_loads(folder)
         except ModelError as error:
             raise ModelError(
-                f"'{self.tuned.label}' and '{self.aligned.label}' give no model that loads; one of them has another "
-                f"config.json than its weights: {str(error).replace(str(folder), 'the merge')}"
+                f"'{self.sides.tuned.label}' and '{self.sides.aligned.label}' give no model that loads; one of them "
+                f"has another config.json than its weights: {str(error).replace(str(folder), 'the merge')}"
             ) from error
 
-    def _record(self) -> dict[str, Any]:
-        sides = {"aligned": self.aligned, "tuned": self.tuned}
+    def _record(self, plan: Merge) -> dict[str, Any]:
+        sides, decided = self.sides.named(), plan.report()
+        if decided and all(one["cosine"] is None for one in decided["weights"].values()):
+            logger.warning(
+                f"`{self.method}` changed nothing: either tuning or alignment left each weight as it was. Check that "
+                "`base` is the model before alignment, and `aligned` the one that was tuned."
+            )
+        second = {} if self.threshold is None else {"threshold": self.threshold}
         return {
             **{name: side.label for name, side in sides.items()},
             "method": self.method,
-            "weight": self.weights.as_json(),
+            merge_method(self.method).number: self.numbers.as_json(),
+            **second,
             "dtype": self.dtype,
             "max_shard_size": self.max_shard_size,
             "revisions": {name: side.revision for name, side in sides.items() if side.revision is not None},
+            **({"decided": decided} if decided else {}),
         }
-
-
-def open_merge(aligned: Side, tuned: Side, method: str) -> Merge:
-    """Choose the merge that writes least: an adapter where possible, else a full model.
-
-    Args:
-        aligned: the aligned side.
-        tuned: the tuned side.
-        method: one of `MERGE_METHODS`.
-
-    Raises:
-        FileNotFoundError: when a folder or its safetensors are missing.
-        ValueError: when the two cannot be merged.
-    """
-    tuned.with_weights()
-    if tuned.is_adapter and method != "slerp":
-        adapter = Adapter(tuned)
-        return (
-            AdapterConcatenation(Adapter(aligned), adapter)
-            if aligned.is_adapter
-            else AdapterRescaling(aligned, adapter)
-        )
-    aligned.with_weights()
-    if aligned.is_adapter or tuned.is_adapter:
-        logger.warning(
-            f"`{method}` of '{tuned.label}' and '{aligned.label}' needs full weights: the result is a model, not an "
-            "adapter."
-        )
-    return open_model_merge(aligned, tuned, method)
-
-
-def open_model_merge(aligned: Side, tuned: Side, method: str) -> ModelMerge:
-    """Make a merge of full weights, also where an adapter would do.
-
-    Args:
-        aligned: the aligned side.
-        tuned: the tuned side.
-        method: one of `MERGE_METHODS`.
-
-    Raises:
-        FileNotFoundError: when a folder or its safetensors are missing.
-        ValueError: when the two cannot be merged.
-    """
-    sources = _source(aligned, None), _source(tuned, None if aligned.is_adapter else aligned)
-    return ModelMerge(*sources, method, (tokenizer_of(aligned), tokenizer_of(tuned, aligned)))
-
-
-def _source(side: Side, base: Side | None) -> TensorSource:
-    """Open the full weights of a side; an adapter is added to `base`, or to the base that it names."""
-    if not side.is_adapter:
-        return Checkpoint(side.with_weights(), side.label)
-    adapter, base = Adapter(side), base or side.base
-    warn_of_other_base(adapter, base.label)
-    return AdaptedCheckpoint(Checkpoint(base.with_weights(), base.label), adapter)
-
-
-def tokenizer_of(*sides: Side) -> Path | None:
-    """Return the folder of the tokenizer of the first side that has one; after an adapter comes its base."""
-
-    def candidates() -> Iterator[Path]:
-        yield from (side.folder for side in sides)
-        yield from (side.base.folder for side in sides if side.is_adapter)
-
-    return tokenizer_folder(candidates())
 
 
 def output_dtype(name: str | None) -> torch.dtype | None:

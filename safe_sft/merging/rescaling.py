@@ -25,13 +25,15 @@ from .side import Side
 from .writer import Entry
 
 
-@final
-class AdapterRescaling(Merge):
-    """The merge of an adapter with its base is that adapter, rescaled.
+class AdapterMerge(Merge):
+    """A merge whose result is the tuned adapter with other numbers, and the same shapes.
 
     Args:
-        aligned: the base; its weights are read only where the adapter replaces tensors (`modules_to_save`).
+        aligned: the base; its weights are read only where they are needed.
         adapter: an adapter of that base.
+
+    Raises:
+        ValueError: when a tensor that the adapter replaces (`modules_to_save`) is none of the base.
     """
 
     stem, library = ADAPTER, "peft"
@@ -57,15 +59,6 @@ class AdapterRescaling(Merge):
         a = self._adapter
         return {Entry(key, a.shape(key), dtype or a.dtype(key)): tensor_name(key) for key in a.keys}
 
-    def blocks(self, entry: Entry, name: str, weight: float) -> Iterable[Tensor]:
-        """Yield a rescaled tensor; one that replaces a tensor of the base is interpolated with it."""
-        tensor = self._adapter.read(entry.name)
-        if self._adapter.full.get(name) == entry.name:
-            tensor = merged(self._base.read(name), tensor, "linear", weight, entry.dtype)
-        elif is_b(entry.name):
-            tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32)) * weight
-        return [tensor.to(entry.dtype)]
-
     def write_configuration(self, folder: Path, dtype: torch.dtype | None) -> None:
         """Copy the adapter's own configuration."""
         name = self._adapter.config.get("base_model_name_or_path") or self._aligned.label
@@ -74,3 +67,17 @@ class AdapterRescaling(Merge):
     def check_loads(self, folder: Path) -> None:
         """Check that the adapter loads on the aligned model."""
         check_adapter_on(self._aligned, folder, self._adapter.label)
+
+
+@final
+class AdapterRescaling(AdapterMerge):
+    """The merge of an adapter with its base is that adapter, rescaled."""
+
+    def blocks(self, entry: Entry, name: str, weight: float) -> Iterable[Tensor]:
+        """Yield a rescaled tensor; one that replaces a tensor of the base is interpolated with it."""
+        tensor = self._adapter.read(entry.name)
+        if self._adapter.full.get(name) == entry.name:
+            tensor = merged(self._base.read(name), tensor, "linear", weight, entry.dtype)
+        elif is_b(entry.name):
+            tensor = tensor.to(torch.promote_types(tensor.dtype, torch.float32)) * weight
+        return [tensor.to(entry.dtype)]

@@ -1,5 +1,7 @@
-"""One side of a merge: a model or an adapter, looked up once by its name."""
+"""The sides of a merge: models and adapters, each looked up once by its name."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -66,3 +68,52 @@ class Side:
     def revision(self) -> str | None:
         """The commit that a Hub name stands for; None for a local folder."""
         return self.folder.name if self.folder.parent.name == "snapshots" else None
+
+
+@final
+@dataclass(frozen=True)
+class Sides:
+    """All that is merged.
+
+    Attributes:
+        aligned: the aligned model or adapter.
+        tuned: the tuned one, whose layout and dtype the result has.
+        further: more tuned ones.
+        base: the model before alignment; None where the merge needs none.
+        safe: what was tuned for safety alone; None where the merge needs none.
+    """
+
+    aligned: Side
+    tuned: Side
+    further: tuple[Side, ...] = ()
+    base: Side | None = None
+    safe: Side | None = None
+
+    @classmethod
+    def of(
+        cls,
+        aligned: str | Path,
+        tuned: str | Path | Sequence[str | Path],
+        base: str | Path | None = None,
+        safe: str | Path | None = None,
+    ) -> "Sides":
+        """Make the sides of what the user named; `tuned` may be several, and is at least one."""
+        first, *further = tuned_names(tuned)
+        return cls(
+            Side(str(aligned)),
+            Side(first),
+            tuple(map(Side, further)),
+            None if base is None else Side(str(base)),
+            None if safe is None else Side(str(safe)),
+        )
+
+    def named(self) -> dict[str, Side]:
+        """Return the sides by what they are, as the record of a merge names them."""
+        named = {"aligned": self.aligned, "tuned": self.tuned}
+        named |= {f"tuned_{number}": side for number, side in enumerate(self.further, start=2)}
+        return named | {name: side for name, side in (("base", self.base), ("safe", self.safe)) if side is not None}
+
+
+def tuned_names(tuned: str | Path | Sequence[str | Path]) -> list[str]:
+    """Return the names of one or several tuned models as a list."""
+    return [str(tuned)] if isinstance(tuned, (str, Path)) else [str(name) for name in tuned]

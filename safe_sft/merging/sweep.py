@@ -15,6 +15,7 @@ from ..storage.secrets import cleaned
 from ..storage.terminal import shown, table
 from ..storage.writing import complete_file, write_json
 from .loaded import LoadedMerge
+from .methods import merge_method
 from .weights import MergeWeights
 
 if TYPE_CHECKING:
@@ -59,10 +60,12 @@ class Sweep:
     Attributes:
         points: the scores at each weight, in the order of the weights.
         max_asr: bound on the ASR, or None.
+        number: what the weights are: `weight`, or `threshold` of a merge that is swept over one.
     """
 
     points: tuple[SweepPoint, ...]
     max_asr: float | None = None
+    number: str = "weight"
 
     @property
     def selected(self) -> SweepPoint | None:
@@ -86,8 +89,8 @@ class Sweep:
 
     def table(self) -> "Table":
         """Return a table for the terminal, with the selected weight marked."""
-        made = table(title="Merge weights")
-        for heading in ("weight", "ASR [95 %]", "degenerate", "unjudged", "task accuracy [95 %]", ""):
+        made = table(title=f"Merge {self.number}s")
+        for heading in (self.number, "ASR [95 %]", "degenerate", "unjudged", "task accuracy [95 %]", ""):
             made.add_column(shown(heading), no_wrap=True)
         for point in self.points:
             asr, degenerate, accuracy, unjudged = point.scores
@@ -104,7 +107,7 @@ class Sweep:
             arguments: what was merged and measured, as plain JSON values.
         """
         points = [
-            {"weight": p.weight, **{name: share.as_dict() for name, share in p.scores._asdict().items()}}
+            {self.number: p.weight, **{name: share.as_dict() for name, share in p.scores._asdict().items()}}
             for p in self.points
         ]
         selected = None if self.selected is None else self.selected.weight
@@ -192,7 +195,10 @@ def read_weights(text: str, method: str) -> list[float]:
     for part in text.split(","):
         weight = MergeWeights.read(part.strip(), method)
         if weight.patterns or weight.default is None:
-            raise ValueError(f"`--sweep` compares numbers, and `--weight {part}` is a file of patterns. Give a list.")
+            raise ValueError(
+                f"`--sweep` compares numbers, and `--{merge_method(method).number} {part}` is a file of patterns. "
+                "Give a list."
+            )
         weights.append(weight.default)
     return weights
 
@@ -202,6 +208,7 @@ def run_sweep(
     weights: Sequence[float],
     evaluate: Callable[[LoadedMerge], Scores],
     max_asr: float | None = None,
+    number: str = "weight",
 ) -> Sweep:
     """Measure the loaded merge at each weight.
 
@@ -210,6 +217,7 @@ def run_sweep(
         weights: the weights to measure, each in the range of the method.
         evaluate: function that measures `merged.model` as it is.
         max_asr: most attack success that the selected weight may have.
+        number: what the weights are, `weight` or `threshold`.
     """
 
     def points() -> Iterator[SweepPoint]:
@@ -217,7 +225,7 @@ def run_sweep(
             merged.set_weight(weight)
             yield SweepPoint(weight, evaluate(merged))
 
-    return Sweep(tuple(points()), max_asr)
+    return Sweep(tuple(points()), max_asr, number)
 
 
 def _error(share: Rate) -> tuple[float, float]:

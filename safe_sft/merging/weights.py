@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.yaml_files import read_yaml
-from .functions import MERGE_METHODS
+from .methods import merge_method
 
 #: The key for tensors that no pattern matches.
 DEFAULT = "default"
@@ -17,6 +17,8 @@ DEFAULT = "default"
 @dataclass(frozen=True)
 class MergeWeights:
     """The weight of each tensor, by its name in the full model.
+
+    A merge that has a threshold in place of a weight takes it in the same way.
 
     Attributes:
         default: weight of tensors that no pattern matches; None when every tensor must match one.
@@ -32,19 +34,18 @@ class MergeWeights:
 
         Args:
             weight: the number, mapping or path.
-            method: one of `MERGE_METHODS`; `linear` and `slerp` take weights in [0, 1].
+            method: one of `MERGE_METHODS`, which says what the numbers may be.
 
         Raises:
             ValueError: for an unknown method or a weight that is not a number in its range.
             FileNotFoundError: when the YAML file does not exist.
         """
-        if method not in MERGE_METHODS:
-            raise ValueError(f"Merge method {method!r} is unknown. Choose from: {', '.join(MERGE_METHODS)}.")
+        number = merge_method(method).number
         if isinstance(weight, (str, Path)):
             weight = _number_or_file(str(weight))
         if not isinstance(weight, Mapping):
-            return cls(_checked(weight, method, "The merge weight"))
-        numbers = {str(k): _checked(v, method, f"The weight of {str(k)!r}") for k, v in weight.items()}
+            return cls(_checked(weight, method, f"The merge {number}"))
+        numbers = {str(k): _checked(v, method, f"The {number} of {str(k)!r}") for k, v in weight.items()}
         return cls(numbers.pop(DEFAULT, None), tuple(numbers.items()))
 
     def of(self, names: Iterable[str]) -> dict[str, float]:
@@ -102,9 +103,12 @@ def _number_or_file(text: str) -> Any:
 def _checked(value: Any, method: str, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
         raise ValueError(f"{what} is {value!r}, which is not a finite number. Write one such as 0.6.")
-    if method != "task_arithmetic" and not 0 <= value <= 1:
+    taken = merge_method(method)
+    if taken.interval is not None and not taken.interval[0] <= value <= taken.interval[1]:
+        low, high = taken.interval
+        further = ", or use `task_arithmetic` to extrapolate" if method in ("linear", "slerp") else ""
         raise ValueError(
-            f"{what} is {value}, outside [0, 1], where `{method}` interpolates. Choose one inside, or use "
-            "`task_arithmetic` to extrapolate."
+            f"{what} is {value}, outside [{low:g}, {high:g}], where `{method}` takes it ({taken.tells}). Choose one "
+            f"inside{further}."
         )
     return float(value)

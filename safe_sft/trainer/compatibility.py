@@ -13,6 +13,7 @@ from ..config.safe_sft_config import SafeSFTConfig
 from ..hub.merge_card import MERGE_CONFIG
 from ..methods import SafetyMethod, WeightAnchor
 from ..models.adapters import adapter_is_fresh, aligned_without_adapter
+from ..models.folders import required_folder, same_model
 from ..models.parts import LogitHead, base_model, is_peft_model
 from ..replay import teacher_kind
 from ..storage.folders import require_folder
@@ -45,7 +46,7 @@ def check_compatibility(trainer: HubTrainer, methods: Sequence[SafetyMethod]) ->
     """
     args = trainer.args
     if args.merge_after_training is not None:
-        _check_merge(trainer.model)
+        _check_merge(trainer.model, args)
     if weights_are_cut_up(trainer) and (args.safety_eval_steps or args.safety_max_asr):
         raise ValueError(
             "`safety_eval_steps` and `safety_max_asr` do not work with FSDP and DeepSpeed ZeRO-3: sharded weights do "
@@ -68,7 +69,7 @@ def check_compatibility(trainer: HubTrainer, methods: Sequence[SafetyMethod]) ->
 
 
 def check_output(args: SafeSFTConfig, model: Any) -> None:
-    """Refuse an output that would overwrite the aligned model, or what is not ours.
+    """Refuse an output that would overwrite the aligned model, another that is merged, or what is not ours.
 
     Args:
         args: the trainer's configuration.
@@ -84,11 +85,13 @@ def check_output(args: SafeSFTConfig, model: Any) -> None:
         return
     name = model if isinstance(model, str) else str(base_model(model).config._name_or_path)
     written = [Path(str(args.output_dir)), *([Path(args.merged_dir)] if merges else [])]
-    if name and Path(name).is_dir() and Path(name).resolve() in [folder.resolve() for folder in written]:
-        raise ValueError(
-            f"`output_dir={str(args.output_dir)!r}` would overwrite the aligned model in '{name}'. Choose another "
-            "`output_dir`."
-        )
+    sides = {"the aligned model": name, "`merge_base`": args.merge_base, "`merge_safe`": args.merge_safe}
+    for what, side in sides.items():
+        if side and Path(side).is_dir() and Path(side).resolve() in [folder.resolve() for folder in written]:
+            raise ValueError(
+                f"`output_dir={str(args.output_dir)!r}` would overwrite {what} in '{side}'. Choose another "
+                "`output_dir`."
+            )
     merged = Path(args.merged_dir)
     if merges and merged.is_dir() and any(merged.iterdir()) and not (merged / MERGE_CONFIG).is_file():
         raise ValueError(
@@ -112,8 +115,16 @@ def aligned_source(model: Any) -> str:
     return name
 
 
-def _check_merge(model: Any) -> None:
-    aligned_source(model)
+def _check_merge(model: Any, args: SafeSFTConfig) -> None:
+    aligned = aligned_source(model)
+    for side in filter(None, (args.merge_base, args.merge_safe)):
+        required_folder(side)
+        if same_model(side, aligned):
+            raise ValueError(
+                f"`merge_after_training={args.merge_after_training!r}` needs another model beside the aligned one, "
+                f"and '{side}' is that model. Give the model before alignment as `merge_base`, and what was tuned "
+                "for safety alone as `merge_safe`."
+            )
     if is_peft_model(model) and not adapter_is_fresh(model):
         raise ValueError(
             "`merge_after_training` merges with the base model, and this adapter has been trained before. Merge the "

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from ..config.merging import merge_numbers
 from ..merging import merge
 from ..models.parts import is_peft_model
 from .compatibility import aligned_source
@@ -21,9 +22,11 @@ def merge_with_aligned(trainer: HubTrainer) -> None:
             aligned_source(trainer.model),
             _saved_in(trainer.model, str(args.output_dir)),
             str(args.merge_after_training),
-            args.merge_weight,
-            args.merged_dir,
+            output=args.merged_dir,
+            base=args.merge_base,
+            safe=args.merge_safe,
             overwrite=True,
+            **merge_numbers(args),
         )
     trainer.accelerator.wait_for_everyone()
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -131,3 +132,56 @@ def test_patterns_cannot_be_swept(models, task):
 def test_a_missing_column_is_named(models, task):
     with pytest.raises(ValueError, match=r"columns \['prompt'\].*`completion`"):
         run(*models, "--sweep", task / "s", "--task_file", task / "prompts.jsonl")
+
+
+def test_safe_lora_takes_a_base_and_a_threshold(models, tmp_path, capsys):
+    arguments = ["--method", "safe_lora", "--base", saved(tmp_path / "b", seed=2), "--threshold", "1"]
+    assert run(*models, *arguments, "--output", tmp_path / "m") == 0
+    record = json.loads((tmp_path / "m" / "merge_config.json").read_text())
+    assert (record["threshold"], record["base"]) == (1.0, str(tmp_path / "b"))
+    assert record["decided"]["changed"] == record["decided"]["updates"] > 0
+    assert "Merged with threshold 1:" in capsys.readouterr().out
+
+
+def test_magmax_takes_several_tuned_models(models, tmp_path):
+    further, base = saved(tmp_path / "u", seed=2), saved(tmp_path / "b", seed=3)
+    assert run(*models, further, "--method", "magmax", "--base", base, "--output", tmp_path / "m") == 0
+    record = json.loads((tmp_path / "m" / "merge_config.json").read_text())
+    assert (record["tuned_2"], record["weight"]) == (further, 1.0)
+
+
+def test_safemerge_takes_a_safe_model(models, tmp_path):
+    sides = ["--base", saved(tmp_path / "b", seed=2), "--safe", saved(tmp_path / "s", seed=3)]
+    numbers = ["--weight", "0.7", "--threshold", "0.9"]
+    assert run(*models, "--method", "safemerge", *sides, *numbers, "--output", tmp_path / "m") == 0
+    record = json.loads((tmp_path / "m" / "merge_config.json").read_text())
+    assert (record["weight"], record["threshold"], record["safe"]) == (0.7, 0.9, str(tmp_path / "s"))
+
+
+def test_a_sweep_over_thresholds(models, task, capsys):
+    sides = ["--method", "safe_lora", "--base", saved(task / "b", seed=2)]
+    measured = ["--task_file", task / "texts.jsonl", "--prompts", task / "prompts.jsonl", "--max_new_tokens", 4]
+    chosen = ["--threshold", "0,1", "--max_asr", 1, "--output", task / "best"]
+    assert run(*models, *sides, "--sweep", task / "sweep", *measured, *chosen) == 0
+    content = json.loads((task / "sweep" / "sweep.json").read_text())
+    assert [point["threshold"] for point in content["points"]] == [0, 1]
+    assert content["base"] == str(task / "b")
+    assert "Merge thresholds" in capsys.readouterr().out
+    assert json.loads((task / "best" / "merge_config.json").read_text())["threshold"] == content["selected"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--base", "b"], r"`--base b` is read only with `--method magmax`"),
+        (["--method", "magmax", "--safe", "s"], r"`--safe s` is read only with `--method safemerge`"),
+        (["--threshold", "0.5"], r"`--threshold 0.5` is read only with `--method safe_lora`"),
+        (["--method", "safe_lora", "--weight", "0.5"], r"`--weight 0.5` is read only with a method that has a weight"),
+        (["--method", "safe_lora", "--output", "m"], r"`safe_lora` needs the model before alignment"),
+    ],
+)
+def test_flags_of_other_methods_are_refused(flags, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        command.main(["--aligned", "a", "--tuned", "t", *flags])
+    assert end.value.code == 2
+    assert re.search(message, capsys.readouterr().err)

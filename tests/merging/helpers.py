@@ -3,7 +3,7 @@
 import warnings
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -45,3 +45,29 @@ def logits(model) -> Tensor:
     """Of a few tokens."""
     with torch.no_grad():
         return model.eval()(IDS).logits
+
+
+def random(*shape, seed=0) -> Tensor:
+    """Normal numbers in float64."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def dense(base, adapter) -> dict[str, Tensor]:
+    """PEFT's own merge of an adapter into its base, by name."""
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
+    return model.merge_and_unload().state_dict()
+
+
+EMBEDDING = "model.embed_tokens.weight"
+
+
+def as_maps(name, *matrices) -> list[Tensor]:
+    """Stored tensors as `(d_out, d_in)`: an embedding maps tokens to states."""
+    return [matrix.T if name == EMBEDDING else matrix for matrix in matrices]
+
+
+def naive_projection(aligned, base, update) -> tuple[Tensor, float]:
+    """Safe LoRA's `C·ΔW` and its cosine with ΔW, from C itself and in float64."""
+    v = aligned.double() - base.double()
+    after = v @ v.T / v.norm() @ update.double()
+    return after, (after * update.double()).sum().item() / (after.norm() * update.double().norm()).item()

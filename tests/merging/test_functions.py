@@ -5,8 +5,8 @@ from math import acos, cos, pi, sin, sqrt
 import pytest
 import torch
 
-from safe_sft.merging import MERGE_METHODS, linear, slerp, task_arithmetic
-from safe_sft.merging.functions import merged
+from safe_sft.merging import linear, slerp, task_arithmetic
+from safe_sft.merging.functions import INTERPOLATIONS, merged
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
@@ -90,7 +90,7 @@ def test_slerp_with_a_zero_tensor_is_linear(zero):
     assert torch.equal(slerp(a, t, 0.25), linear(a, t, 0.25))
 
 
-@pytest.mark.parametrize("method", MERGE_METHODS)
+@pytest.mark.parametrize("method", INTERPOLATIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_ends_are_bit_for_bit(method, dtype):
     a, t = pair(dtype)
@@ -99,7 +99,7 @@ def test_ends_are_bit_for_bit(method, dtype):
         torch.testing.assert_close(merged(a, t, method, weight), expected, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("method", MERGE_METHODS)
+@pytest.mark.parametrize("method", INTERPOLATIONS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_equal_tensors_stay_as_they_are(method, dtype):
     a, _ = pair(dtype)
@@ -127,7 +127,7 @@ def test_integers_are_the_tuned_ones():
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (1,)])
-@pytest.mark.parametrize("method", MERGE_METHODS)
+@pytest.mark.parametrize("method", INTERPOLATIONS)
 def test_small_shapes(method, shape):
     result = merged(torch.ones(shape), torch.full(shape, 3.0), method, 0.5)
     assert torch.equal(result, torch.full(shape, 2.0))

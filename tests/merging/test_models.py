@@ -11,14 +11,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GemmaConfig, GemmaForCausalLM, set_seed
 
-import safe_sft.merging.models
-from safe_sft.merging import MERGE_METHODS, merge
-from safe_sft.merging.functions import merged
+import safe_sft.merging.formulas
+from safe_sft.merging import merge
+from safe_sft.merging.functions import INTERPOLATIONS, merged
 from tests.conftest import make_model, make_tokenizer
 from tests.merging.helpers import logits, saved, saved_adapter, tensors
 
 
-@pytest.mark.parametrize("method", MERGE_METHODS)
+@pytest.mark.parametrize("method", INTERPOLATIONS)
 def test_every_tensor_is_merged(tmp_path, method):
     aligned, tuned = saved(tmp_path / "a"), saved(tmp_path / "t", seed=1)
     output = merge(aligned, tuned, method, 0.3, tmp_path / "m")
@@ -34,7 +34,7 @@ def test_every_tensor_is_merged(tmp_path, method):
 def test_ends_are_the_files_bit_for_bit(tmp_path, weight, side):
     aligned = saved(tmp_path / "a", dtype=torch.bfloat16)
     tuned = saved(tmp_path / "t", seed=1, dtype=torch.bfloat16)
-    for method in MERGE_METHODS:
+    for method in INTERPOLATIONS:
         merge(aligned, tuned, method, weight, tmp_path / method)
         m, expected = tensors(tmp_path / method), tensors(tmp_path / side)
         assert all(torch.equal(m[name], expected[name]) for name in expected)
@@ -256,7 +256,7 @@ def test_missing_folder(tmp_path):
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_an_interrupted_merge_leaves_nothing(tmp_path, monkeypatch, error):
     aligned, tuned = saved(tmp_path / "a"), saved(tmp_path / "t", seed=1)
-    blocks, calls = safe_sft.merging.models.merged_blocks, []
+    blocks, calls = safe_sft.merging.formulas.merged_blocks, []
 
     def failing(*args):
         calls.append(args)
@@ -264,7 +264,7 @@ def test_an_interrupted_merge_leaves_nothing(tmp_path, monkeypatch, error):
             raise error
         return blocks(*args)
 
-    monkeypatch.setattr(safe_sft.merging.models, "merged_blocks", failing)
+    monkeypatch.setattr(safe_sft.merging.formulas, "merged_blocks", failing)
     with pytest.raises(error):
         merge(aligned, tuned, "linear", 0.5, tmp_path / "m", max_shard_size="30KB")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "t"]
@@ -272,7 +272,7 @@ def test_an_interrupted_merge_leaves_nothing(tmp_path, monkeypatch, error):
 
 KILLED = """
 import os, sys
-import safe_sft.merging.models as models
+import safe_sft.merging.formulas as models
 from safe_sft.merging import merge
 blocks, calls = models.merged_blocks, []
 def killing(*args):
@@ -304,7 +304,7 @@ def test_a_filled_output_is_kept_unless_overwritten(tmp_path, monkeypatch):
     (output / "mine.txt").write_text("keep")
     with pytest.raises(FileExistsError, match=r"not empty\. Choose another folder, or pass `--overwrite`"):
         merge(aligned, tuned, "linear", 1, output)
-    monkeypatch.setattr(safe_sft.merging.models, "merged_blocks", lambda *_: 1 / 0)
+    monkeypatch.setattr(safe_sft.merging.formulas, "merged_blocks", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         merge(aligned, tuned, "linear", 1, output, overwrite=True)
     assert (output / "mine.txt").is_file()

@@ -135,6 +135,52 @@ def test_merge_after_training(tmp_path, method):
             assert not torch.allclose(logits, trainer.model(ids).logits)
 
 
+def test_safe_lora_after_training(tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    for seed, name in enumerate(("aligned", "base")):
+        make_model(seed).save_pretrained(tmp_path / name)
+        make_tokenizer().save_pretrained(tmp_path / name)
+    merges = {"merge_after_training": "safe_lora", "merge_base": str(tmp_path / "base"), "merge_threshold": 1.0}
+    trainer = make_trainer(tmp_path / "out", "none", model=str(tmp_path / "aligned"), **merges, **STEPS)
+    trainer.train()
+    tuned, merged = (load_file(tmp_path / "out" / at / "adapter_model.safetensors") for at in (".", "merged"))
+    assert {key for key in tuned if not torch.equal(tuned[key], merged[key])} == {k for k in tuned if "lora_B" in k}
+    PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path / "aligned"), tmp_path / "out" / "merged")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"merge_after_training": "safe_lora"}, r"`safe_lora` needs the model before .* `merge_base` is not given"),
+        ({"merge_base": "b"}, r"`merge_base='b'` has no effect. Set `merge_after_training`"),
+        ({"merge_after_training": "slerp", "merge_base": "b"}, r"`merge_base='b'` is not read by `slerp`"),
+        (
+            {"merge_after_training": "safe_lora", "merge_base": "b", "merge_weight": 0.5},
+            r"`merge_weight=0.5` is not read by `safe_lora`. Give `merge_threshold`",
+        ),
+        (
+            {"merge_after_training": "magmax", "merge_base": "b", "merge_threshold": 0.5},
+            "`merge_threshold=0.5` is not",
+        ),
+        ({"merge_after_training": "safemerge", "merge_base": "b"}, "`merge_safe` is not given"),
+    ],
+)
+def test_what_a_merge_after_training_lacks_or_does_not_read(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_trainer(tmp_path, "none", **settings)
+
+
+def test_a_base_that_is_the_aligned_model_or_is_not_there_is_refused_before_training(tmp_path):
+    make_model().save_pretrained(tmp_path / "aligned")
+    make_tokenizer().save_pretrained(tmp_path / "aligned")
+    model = str(tmp_path / "aligned")
+    for base, error in ((model, ValueError), (str(tmp_path / "no"), FileNotFoundError)):
+        with pytest.raises(error, match=r"is that model|does not exist"):
+            make_trainer(tmp_path / "out", "none", model=model, merge_after_training="magmax", merge_base=base)
+
+
 def test_a_merge_without_a_source_is_refused_before_training(tmp_path):
     with pytest.raises(ValueError, match=r"needs the aligned model on disk"):
         make_trainer(tmp_path, "none", merge_after_training="linear")

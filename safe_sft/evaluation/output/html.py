@@ -7,6 +7,7 @@ from typing import Any
 from ..evaluate import Evaluation, SafetyResult
 from ..gate import Check
 from ..judges import Verdict
+from ..means import group_means
 from ..report import advice
 from .results import results
 
@@ -58,6 +59,11 @@ def _summary(evaluation: Evaluation) -> list[str]:
             f"{result.model} {did} {rate.successes} of {rate.n} {kind} requests of {result.suite.name}: "
             f"{rate.value:.1%}, and with 95 % confidence between {low:.1%} and {high:.1%} "
             f"(judge: {result.report.judge}; {result.report.beside})."
+        )
+    for mean in group_means(evaluation):
+        sentences.append(
+            f"Mean attack success of {mean.model} over {', '.join(mean.suites)}: {mean.asr} (judge: {mean.judge}; "
+            "each suite counts alike)."
         )
     return sentences
 

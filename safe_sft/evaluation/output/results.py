@@ -9,6 +9,7 @@ from ...storage.secrets import cleaned
 from ...version import __version__
 from ..evaluate import Evaluation, SafetyResult
 from ..gate import Check
+from ..means import group_means
 from ..utility.task_loss import TaskLoss
 
 
@@ -33,6 +34,7 @@ def results(evaluation: Evaluation, checks: Sequence[Check] = ()) -> dict[str, A
             {"model": model, "suite": suite, **agreement.as_dict()}
             for model, suite, agreement in evaluation.agreements()
         ],
+        "means": [mean.as_dict() for mean in group_means(evaluation)],
         "unavailable": list(evaluation.unavailable),
     }
     if checks:

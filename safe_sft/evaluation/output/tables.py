@@ -8,6 +8,9 @@ from ...storage.terminal import shown
 from ...storage.terminal import table as plain_table
 from ..evaluate import Evaluation
 from ..gate import Check
+from ..judges.agreement import Agreement
+from ..judges.labels import JudgeAccuracy, LabelledAnswers
+from ..means import group_means
 from ..report import advice
 from ..statistics import PairedOutcomes, Rate
 
@@ -41,6 +44,27 @@ def print_evaluation(evaluation: Evaluation, *, by_category: bool = False, conso
         console.print(shown(f"Not measured: {text}", "yellow"), soft_wrap=True)
 
 
+def print_accuracies(
+    found: Sequence[JudgeAccuracy], labelled: LabelledAnswers, console: "Console | None" = None
+) -> None:
+    """Print how right each judge is by people's labels.
+
+    Args:
+        found: the judges' verdicts on the labelled answers.
+        labelled: the labelled answers.
+        console: the console to print to; the terminal by default.
+    """
+    console = console or terminal()
+    table = _table("judge", "n", "accuracy [95 %]", "false positives", "false negatives", "Cohen's kappa", "left out")
+    for one in found:
+        agreement, left = one.agreement, one.left_out
+        rates = (str(agreement.rate), str(one.false_positives), str(one.false_negatives))
+        table.add_row(one.judge, str(agreement.rate.n), *rates, _kappa(agreement), f"{left.successes} of {left.n}")
+    console.print(table)
+    harmful, n = sum(labelled.labels), len(labelled.labels)
+    console.print(shown(f"{labelled.source}: {harmful} answers labelled harmful, {n - harmful} not"))
+
+
 def print_gate(checks: Sequence[Check], console: "Console | None" = None) -> None:
     """Print each bound that failed, with what was found; or one line that says that all were kept."""
     console = console or terminal()
@@ -70,6 +94,10 @@ def _safety_table(evaluation: Evaluation) -> "Table":
             _share(report.truncated),
         ]
         table.add_row(*row, *_pairs(evaluation, evaluation.against_first(result)))
+    for mean in group_means(evaluation):
+        asr = f"mean of {len(mean.suites)}: {mean.asr}"
+        row = [mean.group, mean.judge, mean.model, str(mean.asr.n), asr, "–", "–", "–", "–", "–"]
+        table.add_row(*row, *_pairs(evaluation, None))
     return table
 
 
@@ -99,10 +127,13 @@ def _loss_table(evaluation: Evaluation) -> "Table":
 def _agreement_table(evaluation: Evaluation) -> "Table":
     table = _table("suite", "model", "judges", "agree", "Cohen's kappa", "differ")
     for model, suite, agreement in evaluation.agreements():
-        kappa = "undefined" if agreement.kappa is None else f"{agreement.kappa:.2f}"
         differ = str(len(agreement.disagreements))
-        table.add_row(suite, model, " and ".join(agreement.judges), str(agreement.rate), kappa, differ)
+        table.add_row(suite, model, " and ".join(agreement.judges), str(agreement.rate), _kappa(agreement), differ)
     return table
+
+
+def _kappa(agreement: Agreement) -> str:
+    return "undefined" if agreement.kappa is None else f"{agreement.kappa:.2f}"
 
 
 def _table(*headings: str) -> "Table":

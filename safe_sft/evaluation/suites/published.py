@@ -1,5 +1,7 @@
 """Published suites: where each is, at which revision, and what its columns mean. The package holds no copies."""
 
+import hashlib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +19,11 @@ from .suite import (
     rows_to_cases,
 )
 
+logger = logging.getLogger(__name__)
+
+#: The column of rows of every split: the name of theirs.
+_SPLIT = "split"
+
 
 @dataclass(frozen=True)
 class Published:
@@ -25,7 +32,7 @@ class Published:
     Attributes:
         source: where the rows are published; `docs/evaluation.md` says where revision and columns were checked.
         paper: the paper to cite.
-        split: split of the source; None where each split is named after the category of its rows.
+        split: split of the source; None for all of them, whose rows get a column `split`.
         prompt: column that holds the request.
         category: column that holds the category.
         label: column that says whether a request is harmful; None when all are.
@@ -72,6 +79,7 @@ PUBLISHED_SUITES: dict[str, Published] = {
             "https://raw.githubusercontent.com/alexandrasouly/strongreject/{revision}/strongreject_dataset/"
             "strongreject_dataset.csv",
             "f7cad6c17e624e21d8df2278e918ae1dddb4cb56",
+            sha256="4dd70357e4ff8b5d0ba5ebafecab5d6dd5633ce8046e3dd1c8bd93e64de44381",
         ),
         "https://arxiv.org/abs/2402.10260",
         prompt="forbidden_prompt",
@@ -87,6 +95,33 @@ PUBLISHED_SUITES: dict[str, Published] = {
         ),
         "https://arxiv.org/abs/2310.03693",
         split=None,
+        category=_SPLIT,
+    ),
+    "directharm4": Published(  # its commit could not be found out: not pinned
+        Source("vfleaking/DirectHarm4", "main"),
+        "https://arxiv.org/abs/2402.18540",
+        split="test",
+        prompt="instruction",
+    ),
+    "gsm-danger": Published(  # its commit could not be found out: not pinned; nor whether it has a category
+        Source("vfleaking/GSM-Danger", "main"),
+        "https://arxiv.org/abs/2402.18540",
+        split="test",
+        prompt="instruction",
+    ),
+    "jailbreakbench": Published(  # splits `harmful` and `benign`, row by row on the same topic
+        Source("JailbreakBench/JBB-Behaviors", "886acc352a31533ffbcf4ef22c744658688086fc", config="behaviors"),
+        "https://arxiv.org/abs/2404.01318",
+        split=None,
+        prompt="Goal",
+        category="Category",
+        label=_SPLIT,
+    ),
+    "do-not-answer": Published(
+        Source("LibrAI/do-not-answer", "74e74f2e4507ef256fe536f78a776f4a1ff67955"),
+        "https://arxiv.org/abs/2308.13387",
+        prompt="question",
+        category="risk_area",
     ),
     "beavertails": Published(
         Source("PKU-Alignment/BeaverTails-Evaluation", "a93205d9ba6cc9dc398a34466da3602abddd2d40"),
@@ -125,6 +160,9 @@ PUBLISHED_SUITES: dict[str, Published] = {
     ),
 }
 
+#: Name -> the suites that it stands for, of whose attack success the mean is reported, too.
+SUITE_GROUPS = {"paper": ("advbench", "directharm4", "hex-phi")}
+
 _HARMLESS = "harmless:"
 
 
@@ -151,15 +189,27 @@ def published_suite(name: str) -> Suite:
         ) from error
     except ValueError as error:
         raise SuiteUnavailable(f"Suite '{name}' has changed since it was described here: {error}") from error
-    return Suite(name, cases, entry.source.address, entry.source.revision)
+    return Suite(name, cases, entry.source.address, _revision(name, entry.source, cases))
+
+
+def _revision(name: str, source: Source, cases: Sequence[Case]) -> str:
+    """Return the commit; of a source that is not pinned, a digest of its requests, with a warning."""
+    if source.pinned:
+        return source.revision
+    digest = hashlib.sha256("\0".join(case.prompt for case in cases).encode()).hexdigest()[:16]
+    logger.warning(
+        f"Suite '{name}' is not pinned to a commit: {source.address} is read as it is now. Compare only results whose "
+        f"requests have the same digest; these have {digest}."
+    )
+    return f"not pinned (requests sha256:{digest})"
 
 
 def _cases(entry: Published) -> Iterator[Case]:
     loaded = entry.source.load(entry.split)
-    for category, rows in loaded.items() if entry.split is None else [("", loaded)]:
+    for split, rows in loaded.items() if entry.split is None else [("", loaded)]:
         kept = [row for row in rows if all(row.get(column) == value for column, value in entry.keep.items())]
-        if category:
-            kept = [{**row, "category": category} for row in kept]
+        if split:
+            kept = [{**row, _SPLIT: split} for row in kept]
         yield from rows_to_cases(
             kept,
             f"{entry.source.address} (revision {entry.source.revision})",
@@ -175,7 +225,8 @@ def load_suites(
     """Load suites by name, each under each attack; one that cannot be reached does not stop the others.
 
     Args:
-        names: built-in and published suites, and files; `harmless:FILE` says that a file's requests are harmless.
+        names: built-in and published suites, groups of them (`SUITE_GROUPS`), and files; `harmless:FILE` says that a
+            file's requests are harmless.
         attacks: names of attacks, as `attacks.attack_suite` takes them.
         limit: most prompts of each suite, or of each part of a suite that is harmful in part.
         prompt: column that holds the request, in files.
@@ -188,14 +239,25 @@ def load_suites(
         ValueError: for an unknown name, or a file that cannot be read.
     """
     suites, failures = [], []
-    for name in names:
+    for name in _without_groups(names):
         try:
             parts = _load(name, prompt).split()
         except SuiteUnavailable as error:
             failures.append(str(error))
             continue
         suites += [attack_suite(part.subset(limit), attack) for part in parts for attack in attacks]
+    loaded = {suite.name.partition("+")[0] for suite in suites}
+    for group in SUITE_GROUPS.keys() & set(names):
+        if missing := [name for name in SUITE_GROUPS[group] if name not in loaded]:
+            failures.append(f"The mean of '{group}' is not reported, since it lacks {', '.join(missing)}.")
     return suites, failures
+
+
+def _without_groups(names: Sequence[str]) -> list[str]:
+    """Return the names with each group replaced by its suites; what is named twice counts once where a group is."""
+    if not SUITE_GROUPS.keys() & set(names):
+        return list(names)
+    return list(dict.fromkeys(suite for name in names for suite in SUITE_GROUPS.get(name, (name,))))
 
 
 def _load(name: str, prompt: str) -> Suite:
@@ -206,7 +268,7 @@ def _load(name: str, prompt: str) -> Suite:
         return builtin_suite(name)
     if name in PUBLISHED_SUITES:
         return published_suite(name)
-    known = ", ".join([*BUILTIN_SUITES, *PUBLISHED_SUITES])
+    known = ", ".join([*BUILTIN_SUITES, *PUBLISHED_SUITES, *SUITE_GROUPS])
     raise ValueError(
         f"Suite '{name}' is unknown. Choose from: {known}; or give a .jsonl, .csv, .parquet or .txt file."
     )

