@@ -79,8 +79,23 @@ def make_parser(command: str) -> TrlParser:
 
 
 def parse(argv: list[str], command: str = "train") -> Arguments:
-    """Parse `argv` and its recipe, with the recipes that it extends."""
-    with one_line_errors(command, TypeError), tempfile.TemporaryDirectory() as folder:
+    """Parse `argv` and its recipe, with the recipes that it extends; an error is one line, and ends the process."""
+    with one_line_errors(command, TypeError):
+        return read_arguments(argv, command)
+
+
+def read_arguments(argv: list[str], command: str = "train") -> Arguments:
+    """Parse `argv` and its recipe, with the recipes that it extends.
+
+    Args:
+        argv: the words after the command.
+        command: name of the command, for its parser's own messages.
+
+    Raises:
+        OSError: when a recipe does not exist.
+        ValueError: when an argument is wrong, or would have no effect.
+    """
+    with tempfile.TemporaryDirectory() as folder:
         path, arguments = split_recipe(argv)
         parser = make_parser(command)
         _check_flags(arguments, parser)
