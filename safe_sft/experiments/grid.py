@@ -13,7 +13,7 @@
     exclude:
       - {variant: slerp, task: gsm8k}
 
-A variant with `after` is a merge of what another variant has trained with the aligned model; nothing is trained for it.
+A variant with `after` merges what another variant has trained with the aligned model; nothing is trained for it.
 """
 
 import itertools

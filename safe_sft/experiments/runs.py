@@ -132,6 +132,8 @@ def _data(recipe: Mapping[str, Any], known: dict[str, str]) -> dict[str, str]:
             continue
         local = name if Path(name).exists() else name.partition(":")[2] or name  # `advbench:FILE`
         require_file(local)
+        if name == recipe.get("task_path") and not Path(name).exists():
+            raise FileNotFoundError(f"`task_path={name!r}` does not exist (looked in {Path.cwd()}). Check the path.")
         if Path(local).exists():
             known[local] = known.get(local) or path_digest(local)
             found[name] = known[local]
