@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 _GO_ON = "The same command goes on where it was."
 _MODES = ("cached", "retry", "force")
 _RULES = (
-    Rule("mode slurm", "runs, and `--dry_run` does none", lambda args: not args.dry_run),
-    Rule("jobs", "runs, and `--dry_run` does none", lambda args: not args.dry_run),
+    Rule("mode jobs slurm", "runs, and `--dry_run` does none", lambda args: not args.dry_run),
     Rule("count", "`--index`", lambda args: args.index is not None),
     Rule("index", "`--count`", lambda args: args.count is not None),
     Rule("index count", "one share at a time; `--slurm` starts all", lambda args: args.slurm is None),
@@ -88,14 +87,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(experiment: "Experiment", path: str) -> None:
-    """Check each variant with each value of each axis, before anything is run.
+    """Check each variant and each value of each axis, before anything is run.
 
     Raises:
         ValueError: for the first recipe that cannot be used; the message names the run.
     """
-    seen: set[tuple[str, ...]] = set()
+    seen: set[tuple[str, str]] = set()
     for cell in experiment.cells:
-        new = {(cell.variant, axis, label) for axis, label in cell.point.items()} | {(cell.variant,)}
+        new = {("variant", cell.variant), *cell.point.items()}
         if new <= seen:
             continue
         seen |= new

@@ -27,7 +27,8 @@ class Display:
 
     def __init__(self, jobs: int = 1, console: "Console | None" = None):
         self._console = console or terminal()
-        self._jobs, self._said, self._live = jobs, set[str](), None
+        self._jobs, self._said = jobs, set[str]()
+        self._live: Any = None
 
     @contextmanager
     def live(self) -> Iterator["Display"]:
@@ -38,7 +39,7 @@ class Display:
         from rich.live import Live
 
         with Live(console=self._console, refresh_per_second=2) as live:
-            self._live: Any = live
+            self._live = live
             try:
                 yield self
             finally:
