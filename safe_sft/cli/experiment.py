@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 _GO_ON = "The same command goes on where it was."
 _MODES = ("cached", "retry", "force")
 _RULES = (
-    Rule("mode jobs slurm", "runs, and `--dry_run` does none", lambda args: not args.dry_run),
+    Rule("mode jobs slurm", "runs that are done (no `--dry_run`)", lambda args: not args.dry_run),
     Rule("count", "`--index`", lambda args: args.index is not None),
     Rule("index", "`--count`", lambda args: args.count is not None),
-    Rule("index count", "one share at a time; `--slurm` starts all", lambda args: args.slurm is None),
+    Rule("index count", "a share that is done here (no `--slurm`)", lambda args: args.slurm is None),
 )
 
 

@@ -13,6 +13,7 @@ from ..evaluation.evaluate import Respondent, SafetyResult
 from ..evaluation.suites.suite import builtin_suite, file_suite
 from ..evaluation.utility.scored_tasks import SCORED_TASKS, UtilityResult, UtilityTask, scored_task
 from ..evaluation.utility.task_loss import TaskLoss, TaskRows
+from ..hub.results import BEFORE
 
 #: Rows of the task's test split that are answered, evenly spread.
 TASK_ROWS = 200
@@ -26,7 +27,7 @@ class Questions:
         suites: suites of harmful requests and of harmless ones.
         tasks: tasks with known answers.
         task_rows: held-out rows of the task, which a loss is measured on; None for none.
-        store: folder in which answers are kept; None keeps none.
+        store: folder in which the answers of the model before training are kept; None keeps none.
     """
 
     suites: tuple[Suite, ...] = ()
@@ -43,7 +44,7 @@ class Questions:
             args: the run's `SafeSFTConfig`, with the longest answer and the batch size.
             name: name of the model.
         """
-        store = None if self.store is None else AnswerStore(self.store)
+        store = AnswerStore(self.store) if self.store is not None and name == BEFORE else None
         asked, judge = Respondent(name, model, tokenizer, _settings(args), store), RefusalPhrases()
         return Answers(
             ModelSpec(name, name),
