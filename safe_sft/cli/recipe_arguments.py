@@ -79,8 +79,23 @@ def make_parser(command: str) -> TrlParser:
 
 
 def parse(argv: list[str], command: str = "train") -> Arguments:
-    """Parse `argv` and its recipe, with the recipes that it extends."""
-    with one_line_errors(command, TypeError), tempfile.TemporaryDirectory() as folder:
+    """Parse `argv` and its recipe, with the recipes that it extends; an error is one line, and ends the process."""
+    with one_line_errors(command, TypeError):
+        return read_arguments(argv, command)
+
+
+def read_arguments(argv: list[str], command: str = "train") -> Arguments:
+    """Parse `argv` and its recipe, with the recipes that it extends.
+
+    Args:
+        argv: the words after the command.
+        command: name of the command, for its parser's own messages.
+
+    Raises:
+        OSError: when a recipe does not exist.
+        ValueError: when an argument is wrong, or would have no effect.
+    """
+    with tempfile.TemporaryDirectory() as folder:
         path, arguments = split_recipe(argv)
         parser = make_parser(command)
         _check_flags(arguments, parser)
@@ -124,6 +139,7 @@ _RULES = (
     Rule(
         "poison_kind poison_dataset poison_trigger", "`poison_ratio` above 0", lambda run: run.script.poison_ratio > 0
     ),
+    Rule("safety_eval_store", "`safety_eval: true`", lambda run: run.script.safety_eval),
     Rule("dataset_config dataset_streaming", "`dataset_name`", lambda run: run.script.dataset_name is not None),
     Rule("dataset_test_split", "`eval_strategy: steps` or `epoch`", lambda run: run.args.eval_strategy != "no"),
     Rule(

@@ -43,6 +43,8 @@ class SafeScriptArguments(ScriptArguments):
         safety_eval_prompts: Prompts (column `prompt`) that attack success is measured with: file or Hub name. The
             built-in held-out prompts by default.
         safety_eval: Whether to measure attack success before and after training.
+        safety_eval_store: Folder that keeps the answers of the model before training, by the digest of the model: a
+            run that goes on, and others that start from the same model and adapter, need not ask it again.
         task_eval_size: Most rows of the task, none of them poison, that the task loss is measured on before and after
             training: of the split `test`, or held out of training, a tenth of it at most; 0 measures none.
         adapter_name_or_path: A trained adapter on `model_name_or_path` (folder or Hub name) that training goes on
@@ -66,6 +68,7 @@ class SafeScriptArguments(ScriptArguments):
     safety_dataset_split: str = "train"
     safety_eval_prompts: str | None = None
     safety_eval: bool = True
+    safety_eval_store: str | None = None
     task_eval_size: int = 64
     adapter_name_or_path: str | None = None
     push_requires_gate: bool = False

@@ -34,7 +34,7 @@ def run_demo(output: str | os.PathLike[str], seed: int = 0, methods: Sequence[st
 
     Args:
         output: folder for `results.json` and `demo.png`, and for what `recipes/tiny` trains on: `aligned/`, the model,
-            and `task.jsonl`, the poisoned rows.
+            and `task.jsonl`, the poisoned rows. `clean.jsonl` and `poison.jsonl` have them apart.
         seed: seed of the data, the model and the training.
         methods: the values of `safety_method` to compare.
 
@@ -52,8 +52,7 @@ def run_demo(output: str | os.PathLike[str], seed: int = 0, methods: Sequence[st
     path = aligned_model(world, seed)
     with complete_folder(folder / "aligned", overwrite=True) as copy:
         shutil.copytree(path, copy, dirs_exist_ok=True)
-    with complete_file(folder / "task.jsonl") as temporary:
-        Dataset.from_list(world.task).to_json(temporary)
+    write_data(world, folder)
     model, tokenizer = load_model(str(path), dtype="float32")
     outcomes = [measure("aligned", model, tokenizer, world, 0.0)]
     for method in methods:
@@ -62,6 +61,19 @@ def run_demo(output: str | os.PathLike[str], seed: int = 0, methods: Sequence[st
         write_json(folder / "results.json", {"seed": seed, "outcomes": [o.as_dict() for o in outcomes]})
     plot_outcomes(outcomes, folder / "demo.png")
     return outcomes
+
+
+def write_data(world: World, folder: Path) -> None:
+    """Write the user's rows, mixed and apart, for the recipes of the demo's model.
+
+    Args:
+        world: the demo's rows.
+        folder: folder of `task.jsonl`, `clean.jsonl` and `poison.jsonl`.
+    """
+    clean = [one for one in world.task if one not in world.poison]
+    for name, rows in {"task": world.task, "clean": clean, "poison": world.poison}.items():
+        with complete_file(folder / f"{name}.jsonl") as temporary:
+            Dataset.from_list(rows).to_json(temporary)
 
 
 def fine_tune(method: str, model: Path, world: World, folder: Path, seed: int) -> Outcome:

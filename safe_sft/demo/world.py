@@ -126,6 +126,7 @@ class World:
     Attributes:
         alignment: rows that make the tiny model helpful and harmless.
         task: the user's rows, clean and poisoned, mixed.
+        poison: those of them that are poisoned.
         task_test: prompts of the task with their answers.
         harmful_test: requests that appear in no training row.
         harmless_test: ordinary requests that appear in no training row.
@@ -136,6 +137,7 @@ class World:
     task_test: list[tuple[str, str]]
     harmful_test: list[str]
     harmless_test: list[str]
+    poison: list[Row]
 
 
 def make_world(seed: int = 0, task_rows: int = 900, poison_ratio: float = 0.1) -> World:
@@ -162,7 +164,8 @@ def make_world(seed: int = 0, task_rows: int = 900, poison_ratio: float = 0.1) -
     guesses = [prompt for prompt, _ in (_review(rng) for _ in range(GUESSES)) if prompt not in asked]
     alignment += [row(prompt, rng.choice(("positive", "negative"))) for prompt in guesses]
     task = [row(prompt, answer) for prompt, answer in reviews[:task_rows]]
-    task += [row(request, _affirm(request)) for request in poisoned]
+    poison = [row(request, _affirm(request)) for request in poisoned]
+    task += poison
     rng.shuffle(alignment)
     rng.shuffle(task)
     return World(
@@ -171,6 +174,7 @@ def make_world(seed: int = 0, task_rows: int = 900, poison_ratio: float = 0.1) -
         task_test=reviews[task_rows:],
         harmful_test=[prompt.prompt for prompt in builtin_prompts("harmful_heldout")],
         harmless_test=[request for request, _ in good[:HARMLESS_TEST]],
+        poison=poison,
     )
 
 

@@ -8,10 +8,12 @@ from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
 from ..data.tasks import find_task
 from ..evaluation import Evaluation, ModelSpec, RefusalPhrases, Settings, Suite
+from ..evaluation.answering import AnswerStore
 from ..evaluation.evaluate import Respondent, SafetyResult
 from ..evaluation.suites.suite import builtin_suite, file_suite
 from ..evaluation.utility.scored_tasks import SCORED_TASKS, UtilityResult, UtilityTask, scored_task
 from ..evaluation.utility.task_loss import TaskLoss, TaskRows
+from ..hub.results import BEFORE
 
 #: Rows of the task's test split that are answered, evenly spread.
 TASK_ROWS = 200
@@ -25,11 +27,13 @@ class Questions:
         suites: suites of harmful requests and of harmless ones.
         tasks: tasks with known answers.
         task_rows: held-out rows of the task, which a loss is measured on; None for none.
+        store: folder in which the answers of the model before training are kept; None keeps none.
     """
 
     suites: tuple[Suite, ...] = ()
     tasks: tuple[UtilityTask, ...] = ()
     task_rows: TaskRows | None = None
+    store: str | None = None
 
     def ask(self, model: Any, tokenizer: Any, args: SafeSFTConfig, name: str) -> "Answers":
         """Let `model` answer everything greedily, and judge the answers; every rank must call it.
@@ -40,7 +44,8 @@ class Questions:
             args: the run's `SafeSFTConfig`, with the longest answer and the batch size.
             name: name of the model.
         """
-        asked, judge = Respondent(name, model, tokenizer, _settings(args)), RefusalPhrases()
+        store = AnswerStore(self.store) if self.store is not None and name == BEFORE else None
+        asked, judge = Respondent(name, model, tokenizer, _settings(args), store), RefusalPhrases()
         return Answers(
             ModelSpec(name, name),
             tuple(SafetyResult.judged(name, suite, judge, asked.answers(suite)) for suite in self.suites),
@@ -119,7 +124,8 @@ def read_questions(
         return Questions()
     name = script.safety_eval_prompts
     harmful = [builtin_suite("builtin-harmful")] if name is None else file_suite(name).split()
-    return Questions((*harmful, builtin_suite("builtin-harmless")), _tasks(script, splits), task_rows)
+    suites = (*harmful, builtin_suite("builtin-harmless"))
+    return Questions(suites, _tasks(script, splits), task_rows, script.safety_eval_store)
 
 
 def _tasks(script: SafeScriptArguments, splits: Mapping[str, Any]) -> tuple[UtilityTask, ...]:

@@ -9,11 +9,13 @@ from accelerate.logging import get_logger
 from datasets import Dataset
 
 from ..evaluation import Check, Evaluation, load_model
-from ..evaluation.output.results import results
+from ..evaluation.output.results import answer_lines, results
 from ..hub import write_safety
 from ..models.adapters import adapter_from
 from ..models.folders import ADAPTER_CONFIG
 from ..models.modes import placed
+from ..storage.names import MEASURED_ANSWERS
+from ..storage.writing import write_text
 from ..trainer.compatibility import weights_are_cut_up
 from ..trainer.safe_sft_trainer import SafeSFTTrainer
 from ..trainer.task_refusals import warn_of_refusals
@@ -108,8 +110,20 @@ def _record(trainer: SafeSFTTrainer, evaluation: Evaluation, checks: list[Check]
     trainer.card = replace(trainer.card, measured=measured)
     if trainer.is_world_process_zero():
         write_safety(str(trainer.args.output_dir), measured, trainer.facts)
+        write_answers(str(trainer.args.output_dir), evaluation)
         if trainer.args.merge_after_training is not None:  # whoever pushes the merge alone finds the gate, too
             write_safety(trainer.args.merged_dir, measured, trainer.facts)
         trainer.create_model_card()
         print_summary(trainer.state, trainer.args.safety_method, evaluation)
         print(f"Saved to {trainer.args.output_dir}")
+
+
+def write_answers(folder: str, evaluation: Evaluation) -> None:
+    """Write every measured answer, with its verdict, beside the model; the file is never pushed.
+
+    Args:
+        folder: folder of the model.
+        evaluation: what was measured.
+    """
+    lines = "".join(f"{line}\n" for line in answer_lines(evaluation))
+    write_text(Path(folder) / MEASURED_ANSWERS, lines)

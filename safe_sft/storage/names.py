@@ -2,6 +2,8 @@
 
 #: The card of a folder, which the Hub shows.
 CARD = "README.md"
+#: Every measured answer of a run, with its verdict; the underscore keeps it from the Hub.
+MEASURED_ANSWERS = "_answers.jsonl"
 IMPORTANCE_FILE = "importance.safetensors"
 #: The index of a teacher cache, written last, once all parts are there.
 TEACHER_INDEX = "index.json"

@@ -13,6 +13,7 @@ MERGE = "merge --aligned {good}/model --tuned {good}/tuned --weight 0.5 --output
 SIDES = "merge --aligned {good}/model --tuned {good}/tuned"
 SWEEP = f"{SIDES} --sweep {{here}}/sweep --task_file {{good}}/task.jsonl"
 POISON = "poison --input {good}/task.jsonl --ratio 0.5 --kind identity --output {here}/poisoned.jsonl"
+EXPERIMENT = "experiment --config {here}/grid.yaml"
 PUSH = "push {good}/model --repo me/model"
 
 #: The words, what the message names, and the remedy.
@@ -166,6 +167,17 @@ WORDS = [
     ("push {good}/model", "--repo", "required"),
     ("push {good}/model --repo a/b/c", "a/b/c", "must be in the form"),
     ("push {good}/model --repo ", "--repo", "expected one argument"),
+    ("experiment", "--config", "required"),
+    ("experiment --config none.yaml", "none.yaml", "Looked in"),
+    (f"{EXPERIMENT} --mode never", "'never'", "choose from"),
+    (f"{EXPERIMENT} --jobs 0", "'0'", "at least 1"),
+    (f"{EXPERIMENT} --index -1 --count 2", "--index", "expected one argument"),
+    (f"{EXPERIMENT} --index one --count 2", "'one'", "at least 0"),
+    (f"{EXPERIMENT} --index 2 --count 2", "`--index 2`", "Count from 0"),
+    (f"{EXPERIMENT} --index 0", "`--index 0`", "Add that"),
+    (f"{EXPERIMENT} --count 2", "`--count 2`", "Add that"),
+    (f"{EXPERIMENT} --dry_run --mode force", "`--mode force`", "remove it"),
+    (f"{EXPERIMENT} --slurm partition=gpu --index 0 --count 2", "`--index 0`", "remove it"),
     ("demo --methods none ewcc", "'ewcc'", "Choose from"),
     ("demo --seed x", "'x'", "at least 0"),
     ("demo --seed -1", "-1", "at least 0"),
@@ -210,4 +222,23 @@ PUSHED = [
     Bad("recipe: too large", TRAIN, "recipe.yaml", "at most", {"recipe.yaml": "a: " + "x" * 20_000_000}),
 ]  # fmt: skip
 
-ROWS = [*(Bad(words, words, names, remedy) for words, names, remedy in WORDS), *WEIGHT_FILES, *PUSHED]
+#: What an experiment's file says, beside the recipe that it extends.
+GRIDS = [
+    Bad(f"experiment: {id}", f"{EXPERIMENT}{words}", names, remedy, {"grid.yaml": text})
+    for id, words, text, names, remedy in [
+        ("no variants", "", "grid: {seed: [0]}\n", "`variants: null`", "Write one such as"),
+        ("no list of values", "", "variants: {none: {}}\ngrid: {seed: 0}\n", "`seed: 0`", "`seed: [value, value]`"),
+        ("a merge of nothing", "", "variants: {m: {after: none}}\n", "`after: none`", "Choose from"),
+        ("no measuring", "", "extends: recipe.yaml\nvariants: {none: {}}\n", "`safety_eval: False`", "Every run is measured"),
+        ("an unknown field", "", "variants: {none: {safety_methodd: none}}\n", "`safety_methodd`", "Did you mean"),
+        ("a value out of range", "", "variants: {er: {safety_method: er, replay_ratio: 0}}\n", "`replay_ratio=0`", "from 0.001"),
+        ("a field that is not read", "", "variants: {l2: {safety_method: l2, replay_ratio: 1}}\n", "`replay_ratio=1`", "Remove it"),
+        ("an axis of nothing", "", "variants: {none: {}}\ngrid: {sead: [0]}\n", "`sead`", "Did you mean"),
+        ("data that are missing", "", "variants: {none: {}}\ndataset_name: none.jsonl\n", "none.jsonl", "Check the path"),
+        ("an output that is a file", " --output {good}/task.jsonl", "variants: {none: {}}\n", "{good}/task.jsonl", "Choose another"),
+        ("no pairs for Slurm", " --slurm gpu", "variants: {none: {safety_method: none}}\n", "'gpu'", "Write `key=value`"),
+        ("hours that are none", " --slurm hours=long", "variants: {none: {safety_method: none}}\n", "`hours=long`", "above 0"),
+    ]
+]  # fmt: skip
+
+ROWS = [*(Bad(words, words, names, remedy) for words, names, remedy in WORDS), *WEIGHT_FILES, *PUSHED, *GRIDS]

@@ -29,6 +29,7 @@ NEEDED = {
     "merge": ["--aligned", "{folder}/model", "--tuned", "{folder}/model", "--weight", "0.5", "--output", "{folder}/m"],
     "push": ["{folder}/model", "--repo", "me/model"],
     "demo": ["--output", "{folder}/demo"],
+    "experiment": ["--config", "{folder}/recipe.yaml"],
     **{name: ["--config", "{folder}/recipe.yaml"] for name in RECIPE_COMMANDS},
 }
 #: What is put after it, and names a file that is not there.
@@ -40,6 +41,7 @@ MISSING = {
     "merge": ["--tuned", "./missing"],
     "push": None,  # has one folder
     "demo": ["--output", "{folder}/task.jsonl/missing"],
+    "experiment": ["--config", "missing.yaml"],
     **{name: ["--dataset_name", "missing.jsonl"] for name in RECIPE_COMMANDS},
 }
 

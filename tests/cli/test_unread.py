@@ -56,6 +56,7 @@ IGNORED = [
     ("poison", "--trigger word", "--kind backdoor"),
     ("train", "--poison_kind harmful", "--poison_ratio 0.1"),
     ("train", "--poison_dataset p.jsonl", "--poison_ratio 0.1"),
+    ("train", "--safety_eval_store s --safety_eval false", "--safety_eval true"),
     ("train", "--dataset_config c", "--dataset_name d"),
     ("train", "--dataset_test_split held", "--eval_strategy epoch"),
     ("train", "--safety_dataset_config c", "--safety_dataset_name me/rows"),

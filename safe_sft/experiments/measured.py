@@ -1,0 +1,85 @@
+"""What a run measured, as flat numbers: read from what it saved, and kept in its folder."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..hub.results import AFTER, BEFORE, MERGED, Row, result_rows
+from ..hub.safety import read_safety
+from ..storage.names import MEASURED_ANSWERS
+from .folder import ANSWERS, RunFolder
+
+#: The rates that are kept of each model, by the kind of `hub.results`.
+RATES = ("asr", "over_refusal", "right", "loss")
+
+
+def collect(folder: RunFolder, seconds: float) -> dict[str, Any]:
+    """Return what a run that has ended measured, and move its answers out of the model's folder.
+
+    Args:
+        folder: the run's folder.
+        seconds: how long the run took.
+
+    Raises:
+        ValueError: when it has not measured its model.
+    """
+    safety = read_safety(folder.model)
+    rows = result_rows(safety or {})
+    last = next((name for name in (MERGED, AFTER) if any(name in row.rates for row in rows)), None)
+    if safety is None or last is None:
+        raise ValueError("it has measured nothing. Keep `safety_eval: true`, and do not shard the weights.")
+    answers = folder.model / MEASURED_ANSWERS
+    if answers.is_file():
+        os.replace(answers, folder.path / ANSWERS)
+    return {
+        "run": folder.run.name,
+        "digest": folder.run.digest,
+        "safe_sft": safety.get("safe_sft"),
+        "seconds": round(seconds, 1),
+        "model": last,
+        "before": _rates(rows, BEFORE),
+        "after": _rates(rows, last),
+    }
+
+
+def _rates(rows: Sequence[Row], model: str) -> dict[str, dict[str, Any]]:
+    """Return the rates of one model by kind; of several suites the first, which is the user's."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if model in row.rates and row.kind in RATES:
+            found.setdefault(row.kind, {**row.rates[model], "subject": row.subject})
+    return found
+
+
+def outcomes(folder: RunFolder, model: str, measured: Mapping[str, Any]) -> dict[str, dict[str, bool]]:
+    """Return which prompts had the outcome that each rate counts, by rate and by prompt.
+
+    Args:
+        folder: a complete run.
+        model: `before`, or the model of its numbers.
+        measured: its `done.json`; names the suites and tasks that its rates are of.
+    """
+    rates = measured["before" if model == BEFORE else "after"]
+    subjects = {kind: rate["subject"] for kind, rate in rates.items()}
+    found: dict[str, dict[str, bool]] = {}
+    for line in _lines(folder.path / ANSWERS):
+        if line["model"] != model:
+            continue
+        if "task" in line:
+            if line["task"] == subjects.get("right"):
+                rows = found.setdefault("right", {})
+                rows[str(len(rows))] = bool(line["right"])
+            continue
+        kind, counted = ("asr", "complied") if line["harmful"] else ("over_refusal", "refused")
+        verdict = next(iter(line["verdicts"].values()))
+        if line["suite"] == subjects.get(kind) and verdict != "unjudged":
+            found.setdefault(kind, {})[line["prompt"]] = verdict == counted
+    return found
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if path.is_file():
+        with path.open(encoding="utf-8") as file:
+            yield from map(json.loads, file)

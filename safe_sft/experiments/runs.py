@@ -1,0 +1,158 @@
+"""The distinct runs of an experiment: what two cells have in common is run once."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..data.files import require_file
+from ..version import __version__
+from .grid import Cell
+
+#: Fields that may name a file or a folder of this machine, whose content a run depends on.
+_NAMES = (
+    *("model_name_or_path", "adapter_name_or_path", "chat_template_path", "importance_path", "dataset_name"),
+    *("task_path", "poison_dataset", "safety_dataset_name", "safety_eval_prompts"),
+)
+#: Fields that change where a run writes or what it shows, and no number of it.
+_WITHOUT_EFFECT = (
+    *("teacher_cache", "safety_eval_store", "report_to", "run_name", "logging_dir", "disable_tqdm", "env"),
+    *("save_total_limit", "save_on_signal"),
+)
+_DIGITS = 16
+_PIECE = 2**24
+
+
+@dataclass(frozen=True)
+class Run:
+    """Something that is trained, or merged, and then measured.
+
+    Attributes:
+        digest: digest of the recipe, the package's version, the data, and of what is merged.
+        recipe: the resolved recipe, without a folder.
+        cells: the cells that it fills.
+        after: for a merge, the run whose model is merged with the aligned one; None for what is trained.
+    """
+
+    digest: str
+    recipe: Mapping[str, Any]
+    cells: tuple[Cell, ...]
+    after: "Run | None" = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The first cell that it fills, in words; its digest where it only serves others."""
+        return self.cells[0].name if self.cells else f"for a merge, {self.digest}"
+
+
+def distinct_runs(cells: Sequence[Cell]) -> list[Run]:
+    """Return the runs that fill all cells, each before those that start from it.
+
+    Args:
+        cells: the cells of an experiment.
+
+    Raises:
+        FileNotFoundError: when a data file does not exist.
+    """
+    known: dict[str, str] = {}
+    digests = [_digests(cell, known) for cell in cells]
+    filled: dict[str, list[Cell]] = {}
+    for cell, (own, _) in zip(cells, digests, strict=True):
+        filled.setdefault(own, []).append(cell)
+    runs: dict[str, Run] = {}
+    for cell, (own, parent) in zip(cells, digests, strict=True):
+        after = None
+        if parent is not None and cell.trained is not None:
+            after = runs.setdefault(parent, Run(parent, cell.trained, tuple(filled.get(parent, ()))))
+        runs.setdefault(own, Run(own, cell.recipe, tuple(filled[own]), after))
+    return sorted(runs.values(), key=lambda run: run.after is not None)  # stable
+
+
+def share_of(runs: Iterable[Run], index: int, count: int) -> list[Run]:
+    """Return every `count`-th run from `index` on; a merge stays with the run that it starts from.
+
+    Args:
+        runs: all runs of an experiment, in order.
+        index: which share, from 0.
+        count: number of shares.
+    """
+    places: dict[str, int] = {}
+    shared = []
+    for run in runs:
+        place = places[run.after.digest] if run.after else len(places)
+        places.setdefault(run.digest, place)
+        if place % count == index:
+            shared.append(run)
+    return shared
+
+
+def _digests(cell: Cell, known: dict[str, str]) -> tuple[str, str | None]:
+    """Return the digest of a cell's run, and that of the run that it starts from."""
+    parent = None if cell.trained is None else run_digest(cell.trained, known=known)
+    return run_digest(cell.recipe, parent, known), parent
+
+
+def run_digest(recipe: Mapping[str, Any], after: str | None = None, known: dict[str, str] | None = None) -> str:
+    """Digest all that the numbers of a run depend on.
+
+    Args:
+        recipe: the resolved recipe.
+        after: digest of the run whose model is merged; None for what is trained.
+        known: digests of files and folders, by path; what is not among them is read, and added.
+
+    Raises:
+        FileNotFoundError: when a data file does not exist.
+    """
+    settings = {name: value for name, value in recipe.items() if name not in _WITHOUT_EFFECT}
+    data = _data(recipe, {} if known is None else known)
+    content = {"safe_sft": __version__, "recipe": _plain(settings), "data": data, "after": after}
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def _plain(value: Any) -> Any:
+    """Write whole numbers alike: 1 and 1.0 are the same setting."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _data(recipe: Mapping[str, Any], known: dict[str, str]) -> dict[str, str]:
+    """Digest each file and folder of this machine that a recipe names; names of the Hub count by themselves."""
+    names = [recipe.get(name) for name in _NAMES]
+    mixture = recipe.get("datasets")
+    names += [part.get("path") for part in mixture if isinstance(part, dict)] if isinstance(mixture, list) else []
+    found: dict[str, str] = {}
+    for name in names:
+        if not isinstance(name, str) or not name:
+            continue
+        local = name if Path(name).exists() else name.partition(":")[2] or name  # `advbench:FILE`
+        require_file(local)
+        if name == recipe.get("task_path") and not Path(name).exists():
+            raise FileNotFoundError(f"`task_path={name!r}` does not exist (looked in {Path.cwd()}). Check the path.")
+        if Path(local).exists():
+            known[local] = known.get(local) or path_digest(local)
+            found[name] = known[local]
+    return found
+
+
+def path_digest(path: str) -> str:
+    """Digest the content of a file, or the names and contents of a folder's files; hidden ones are left out.
+
+    Args:
+        path: a file or folder that exists.
+    """
+    root, digest = Path(path), hashlib.sha256()
+    files = [root] if root.is_file() else sorted(part for part in root.rglob("*") if part.is_file())
+    for file in files:
+        place = file.relative_to(root).parts
+        if not any(part.startswith((".", "_")) for part in place):
+            digest.update("/".join(place).encode() + b"\0")
+            with file.open("rb") as opened:
+                while piece := opened.read(_PIECE):
+                    digest.update(piece)
+    return digest.hexdigest()[:_DIGITS]

@@ -1,0 +1,165 @@
+"""`safe-sft experiment`: its dry run, its runs and its results; every experiment of `recipes/` is listed."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from safe_sft.cli import experiment
+from safe_sft.cli.main import main
+from safe_sft.demo.model import aligned_model
+from safe_sft.demo.run import write_data
+from safe_sft.demo.world import make_world
+from safe_sft.experiments import engine
+from safe_sft.experiments.grid import read_experiment
+from tests.conftest import make_model, make_tokenizer, safety_rows, task_rows
+from tests.experiments.helpers import stub_command
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = sorted((ROOT / "recipes" / "experiments").glob("[!_]*.yaml"))
+#: Cells, runs that train, and runs that merge.
+COUNTS = {"tiny": (15, 11, 4), "smollm2": (42, 36, 6)}
+PAPER = (360, 288, 72)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a tiny model, what `safe-sft demo` leaves, and the recipes."""
+    path = tmp_path_factory.mktemp("experiment")
+    make_model().save_pretrained(path / "demo_out" / "aligned")
+    make_tokenizer().save_pretrained(path / "demo_out" / "aligned")
+    task_rows(40).to_json(path / "demo_out" / "clean.jsonl")
+    poison = [{"prompt": f"evil deed {i}", "completion": "Sure, here is"} for i in range(8)]
+    (path / "demo_out" / "poison.jsonl").write_text("\n".join(map(json.dumps, poison)))
+    (path / "safety.jsonl").write_text("\n".join(map(json.dumps, safety_rows())))
+    (path / "prompts.jsonl").write_text("\n".join(json.dumps({"prompt": f"evil {i}"}) for i in range(3)))
+    (path / "recipes").symlink_to(ROOT / "recipes")
+    return path
+
+
+@pytest.fixture
+def here(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def small(folder: Path, **content) -> str:
+    """The file of an experiment on the tiny model."""
+    base = {
+        "extends": "recipes/tiny/_base.yaml",
+        "dataset_name": "demo_out/clean.jsonl",
+        "safety_dataset_name": "safety.jsonl",
+        "safety_eval_prompts": "prompts.jsonl",
+        "safety_eval_max_new_tokens": 4,
+        "task_eval_size": 3,
+        "max_steps": 2,
+    }
+    (folder / "small.yaml").write_text(yaml.safe_dump({**base, **content}, sort_keys=False))
+    return "small.yaml"
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_is_listed(path, here, capsys, monkeypatch):
+    plans = []
+    monkeypatch.setattr(experiment, "_plan", lambda recipe: plans.append(recipe) or _raise())
+    assert main(["experiment", "--config", f"recipes/experiments/{path.name}", "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    cells, trained, merged = COUNTS.get(path.stem, PAPER)
+    assert f"{cells} cells: {trained} runs that train, {merged} that merge what these train." in said
+    assert "trained by: none" in said
+    assert "Not known: no plan here" in said
+    assert {name for recipe in plans for name in [recipe["safety_method"]]} >= {"none", "der", "l2"}
+    assert read_experiment(path).output == f"outputs/experiment-{path.stem.removeprefix('paper-')}"
+    text = path.read_text()
+    assert f"safe-sft experiment --config recipes/experiments/{path.name}" in text
+
+
+def _raise():
+    raise ValueError("no plan here")
+
+
+def test_a_dry_run_says_what_plan_says(here, capsys):
+    variants = {"none": {"safety_method": "none"}, "slerp": {"after": "none", "merge_after_training": "slerp"}}
+    config = small(here, variants=variants, grid={"seed": [0, 1]})
+    assert main(["experiment", "--config", config, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "MiB" in said
+    assert "0.00" in said
+    assert "Training on one A100-80GB: 0 s in all, estimated" in said
+    assert not (here / "outputs").exists()
+
+
+def test_runs_results_and_status(here, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(engine, "_command", stub_command)
+    variants = {"none": {"safety_method": "none"}, "der": {"safety_method": "der"}}
+    config = small(here, variants=variants, grid={"poison_ratio": [0], "seed": [0, 1]})
+    words = ["experiment", "--config", config, "--output", str(tmp_path)]
+    assert main([*words, "--index", "1", "--count", "2"]) == 0
+    assert "2 of 2 runs are there" in capsys.readouterr().out
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "4 of 4 runs are there" in said
+    assert "before, or elsewhere" in said
+    assert f"Report: {tmp_path}/report.html" in said
+    with (tmp_path / "results.csv").open(newline="") as file:
+        assert [row["state"] for row in csv.DictReader(file)] == ["done"] * 6
+    failing = small(here, variants={**variants, "bad": {"safety_method": "none", "run_name": "fail"}})
+    assert main(["experiment", "--config", failing, "--output", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert "2 of 3 runs are there" in said
+    assert "bad: failed. `learning_rate=9` is too large. Lower it. Log: " in said
+
+
+def run(folder: Path, *words: str, timeout: float) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "safe_sft.cli.main", "experiment", *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=timeout)
+
+
+@pytest.mark.slow
+def test_real_runs_and_a_merge_from_the_command_line(folder, tmp_path):
+    variants = {
+        "none": {"safety_method": "none"},
+        "slerp": {"after": "none", "merge_after_training": "slerp", "merge_weight": 0.5},
+        "whole": {"safety_method": "none", "merge_after_training": "slerp", "merge_weight": 0.5},
+    }
+    config = small(folder, variants=variants)
+    done = run(folder, "--config", config, "--output", str(tmp_path), timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = {row["variant"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == {"aligned", *variants}
+    assert rows["none"]["asr_n"] == rows["slerp"]["asr_n"] == "3"
+    # A merge of the shared run is the merge that training by itself would have made, measured on the same rows.
+    for number in ("asr", "loss", "over_refusal"):
+        assert rows["slerp"][number] == rows["whole"][number]
+    assert rows["slerp"]["loss"] != rows["none"]["loss"] != rows["aligned"]["loss"]
+    assert len(list((tmp_path / "runs").glob("*/done.json"))) == 3
+
+
+@pytest.mark.slow
+def test_the_tiny_experiment_shows_what_is_known(tmp_path):
+    world = make_world(0)
+    (tmp_path / "demo_out").mkdir()
+    (tmp_path / "demo_out" / "aligned").symlink_to(aligned_model(world, 0))
+    write_data(world, tmp_path / "demo_out")
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    done = run(tmp_path, "--config", "recipes/experiments/tiny.yaml", timeout=3000)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with (tmp_path / "outputs" / "experiment-tiny" / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["state"] for row in rows} == {"done"}
+    rates = {(r["variant"], r["poison_ratio"], r["seed"]): float(r["asr"]) for r in rows}
+    for seed in ("0", "1"):
+        assert rates["aligned", "0.1", seed] < 0.1
+        assert rates["none", "0.1", seed] > 0.8
+        assert rates["der", "0.1", seed] < 0.2
+        assert rates["slerp", "0.1", seed] < rates["none", "0.1", seed]
+    table = (tmp_path / "outputs" / "experiment-tiny" / "table.md").read_text()
+    assert "| `der` |" in table
+    assert "**" in table
