@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config.merging import MERGE_FIELDS, MERGES
 from ..config.recipes import read_recipe
-from ..config.safe_sft_config import DEFAULT_MERGE_WEIGHT, MERGES
 
 GRID, VARIANTS, EXCLUDE, AFTER = "grid", "variants", "exclude", "after"
 #: What `exclude` and the results call the variant of a run.
 VARIANT = "variant"
-_MERGE_FIELDS = ("merge_after_training", "merge_weight")
+_MERGE_FIELDS = ("merge_after_training", *MERGE_FIELDS)
 #: Fields that the experiment itself decides.
 _OWN = {
     "output_dir": "Write it once, beside `grid`, or give `--output`",
@@ -223,7 +223,7 @@ def _cells(base: Mapping[str, Any], axes: Axes, variants: Mapping[str, Mapping[s
                 yield Cell(name, point, _resolved({**settings, **fields}))
                 continue
             trained = _resolved({**settings, **variants[_label(fields[AFTER])]})
-            merge = {"merge_weight": DEFAULT_MERGE_WEIGHT, **{key: fields[key] for key in fields if key != AFTER}}
+            merge = {key: fields[key] for key in fields if key != AFTER}
             yield Cell(name, point, {**trained, **merge}, trained)
 
 

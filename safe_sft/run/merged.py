@@ -11,8 +11,8 @@ from ..evaluation import load_model
 from ..evaluation.output.results import results
 from ..hub.results import MERGED
 from ..hub.safety import SAFETY_FILE
-from ..merging import merge
 from ..storage.writing import write_json
+from ..trainer.merge_after import merge_as_set
 from .data import load_splits
 from .held_out import hold_out
 from .measure import evaluation_of, read_questions
@@ -30,7 +30,7 @@ def measure_merge(
 
     Args:
         script: the run's `SafeScriptArguments`: what is measured.
-        args: the run's `SafeSFTConfig`, with `merge_after_training`, `merge_weight` and `output_dir`.
+        args: the run's `SafeSFTConfig`, with `merge_after_training`, its settings and `output_dir`.
         model: name of the aligned model.
         mixture: TRL's mixture of data sets, instead of `script.dataset_name`.
         tuned: folder of what a run with the same arguments, but for the merge, has trained.
@@ -44,7 +44,7 @@ def measure_merge(
     loaded, task_rows = hold_out(script, args, load_splits(script, mixture))
     questions = read_questions(script, loaded, task_rows)
     aligned = script.adapter_name_or_path or str(model.model_name_or_path)
-    merge(aligned, tuned, args.merge_after_training, args.merge_weight, args.merged_dir, overwrite=True)
+    merge_as_set(args, aligned, tuned)
     merged, tokenizer = load_model(args.merged_dir, trust_remote_code=args.trust_remote_code)
     device = next(merged.parameters()).device.type
     # As the trained model is measured: under the autocast of its training.

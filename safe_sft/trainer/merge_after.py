@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from ..config.merging import merge_numbers
+from ..config.safe_sft_config import SafeSFTConfig
 from ..merging import merge
 from ..models.parts import is_peft_model
 from .compatibility import aligned_source
@@ -18,17 +19,22 @@ def merge_with_aligned(trainer: HubTrainer) -> None:
     """
     args = trainer.args
     if trainer.is_world_process_zero():
-        merge(
-            aligned_source(trainer.model),
-            _saved_in(trainer.model, str(args.output_dir)),
-            str(args.merge_after_training),
-            output=args.merged_dir,
-            base=args.merge_base,
-            safe=args.merge_safe,
-            overwrite=True,
-            **merge_numbers(args),
-        )
+        merge_as_set(args, aligned_source(trainer.model), _saved_in(trainer.model, str(args.output_dir)))
     trainer.accelerator.wait_for_everyone()
+
+
+def merge_as_set(args: SafeSFTConfig, aligned: str, tuned: str) -> None:
+    """Merge `tuned` with `aligned`, folders or Hub names, into `merged_dir`, as the configuration says."""
+    merge(
+        aligned,
+        tuned,
+        str(args.merge_after_training),
+        output=args.merged_dir,
+        base=args.merge_base,
+        safe=args.merge_safe,
+        overwrite=True,
+        **merge_numbers(args),
+    )
 
 
 def _saved_in(model: Any, folder: str) -> str:
