@@ -108,7 +108,9 @@ def test_runs_results_and_status(here, capsys, monkeypatch, tmp_path):
     assert f"Report: {tmp_path}/report.html" in said
     with (tmp_path / "results.csv").open(newline="") as file:
         assert [row["state"] for row in csv.DictReader(file)] == ["done"] * 6
-    failing = small(here, variants={**variants, "bad": {"safety_method": "none", "run_name": "fail"}})
+    failing = small(
+        here, variants={**variants, "bad": {"safety_method": "none", "run_name": "fail", "learning_rate": 9}}
+    )
     assert main(["experiment", "--config", failing, "--output", str(tmp_path)]) == 1
     said = capsys.readouterr().out
     assert "2 of 3 runs are there" in said

@@ -119,7 +119,7 @@ def test_names_are_escaped_everywhere(tmp_path):
 
 
 def test_what_is_missing_is_shown_as_missing(tmp_path):
-    variants = {"none": {}, "bad": {"run_name": "fail"}}
+    variants = {"none": {}, "bad": {"run_name": "fail", "learning_rate": 9}}
     experiment, runs = make(tmp_path, variants=variants, grid={"seed": [0, 1]})
     results = read_results(experiment, runs, tmp_path)
     assert {row["state"] for row in rows(experiment, results)} == {"missing"}

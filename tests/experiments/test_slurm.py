@@ -50,17 +50,14 @@ def test_without_submitit_the_remedy_is_said(tmp_path, monkeypatch):
         submit([], tmp_path, 1, {})
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # submitit's
 @pytest.mark.parametrize("cluster", ["debug", "local"])
-def test_jobs_run_under_submitit(tmp_path, cluster, monkeypatch):
+def test_jobs_run_under_submitit(tmp_path, cluster):
     pytest.importorskip("submitit", reason=WHY)
-    said = []
-    monkeypatch.setattr(Share, "__call__", lambda self: said.append(self.words) or len(self.words))
-    jobs = submit(["--config", "a.yaml"], tmp_path, 2, {"timeout_min": 1}, cluster=cluster)
-    if cluster == "debug":
-        assert [job.result() for job in jobs] == [6, 6]
-        assert [words[3] for words in said] == ["0", "1"]
-    else:  # in processes of their own, where nothing is replaced: the command is refused, since there is no file
-        assert [job.result() for job in jobs] == [2, 2]
+    jobs = submit(["--help"], tmp_path, 2, {"timeout_min": 10}, cluster=cluster)
+    assert [job.result() for job in jobs] == [0, 0]
+    if cluster == "local":  # `debug` runs in this process, whose output is not kept
+        assert all("safe-sft experiment" in job.stdout() for job in jobs)
 
 
 def test_a_job_is_queued_again_as_it_is():
