@@ -134,7 +134,7 @@ OTHERS = [
     BadCall("utility_task: an unknown name", lambda *_: utility_task("gsm9k"), "gsm9k", "Choose from"),
     BadCall("merge: a weight of NaN", lambda good, here: merge(f"{good}/model", f"{good}/tuned", "linear", float("nan"), here / "m"), "nan", "Write one such as"),
     BadCall("merge: a weight that is a truth value", lambda good, here: merge(f"{good}/model", f"{good}/tuned", "linear", True, here / "m"), "True", "Write one such as"),
-    BadCall("merge: a weight of nothing", lambda good, here: merge(f"{good}/model", f"{good}/tuned", "linear", None, here / "m"), "None", "Write one such as"),
+    BadCall("merge: a weight of nothing", lambda good, here: merge(f"{good}/model", f"{good}/tuned", "linear", None, here / "m"), "`linear`", "Give one, such as 0.6"),
     BadCall("merge: patterns of texts", lambda good, here: merge(f"{good}/model", f"{good}/tuned", "linear", {"*": "half"}, here / "m"), "'half'", "Write one such as"),
     BadCall("SafeScriptArguments: a truth value as a share", lambda *_: SafeScriptArguments(poison_ratio=True), "poison_ratio=True", "number"),
     BadCall("SafeScriptArguments: a text as a truth value", lambda *_: SafeScriptArguments(safety_eval="no"), "`safety_eval='no'`", "true or false"),
