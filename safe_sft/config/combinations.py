@@ -10,6 +10,25 @@ from ..methods.registry import AUTO
 from ..methods.teacher_distance import OF_LOGITS, OF_STATES, RELATIVE
 
 
+def check_teacher(args: Any) -> None:
+    """Check that what is said of the teacher's cache and of its memory is read.
+
+    Args:
+        args: a `SafeSFTConfig`.
+
+    Raises:
+        ValueError: when it is not.
+    """
+    if args.teacher_cache is not None and args.teacher == "online":
+        raise ValueError("`teacher_cache` is set, but `teacher: online` reads no cache. Remove one of them.")
+    cached = args.teacher == "cached" or args.teacher_cache is not None
+    if cached and args.teacher_memory != args.__dataclass_fields__["teacher_memory"].default:
+        raise ValueError(
+            f"`teacher_memory={args.teacher_memory!r}` has no effect on a cached teacher, which keeps everything on "
+            "disk. Remove it, or set `teacher: online`."
+        )
+
+
 def check_divergences(args: Any, terms: Sequence[tuple[type[SafetyMethod], float | str]]) -> None:
     """Check that each method can take the distance to the aligned model that is asked for.
 

@@ -12,7 +12,7 @@ from ..methods import SafetyMethod
 from ..methods.registry import AUTO, METHODS, method_classes, method_weights
 from ..methods.teacher_distance import DIVERGENCES
 from ..storage.secrets import without_secrets
-from .combinations import check_divergences, check_task_format, task_format
+from .combinations import check_divergences, check_task_format, check_teacher, task_format
 from .docstring_help import help_from_docstring
 from .merging import MERGE_FIELDS, MERGES, check_merge
 from .ranges import as_mapping, check_betas, check_replay_size, check_training_ranges, is_whole
@@ -277,14 +277,7 @@ class SafeSFTConfig(SFTConfig):
                 f"`safety_budget={self.safety_budget!r}` has no effect. Set `safety_weight: auto`, which keeps a term "
                 "at its budget."
             )
-        if self.teacher_cache is not None and self.teacher == "online":
-            raise ValueError("`teacher_cache` is set, but `teacher: online` reads no cache. Remove one of them.")
-        cached = self.teacher == "cached" or self.teacher_cache is not None
-        if cached and self.teacher_memory != self.__dataclass_fields__["teacher_memory"].default:
-            raise ValueError(
-                f"`teacher_memory={self.teacher_memory!r}` has no effect on a cached teacher, which keeps everything "
-                "on disk. Remove it, or set `teacher: online`."
-            )
+        check_teacher(self)
         check_divergences(self, self.safety_terms)
         check_task_format(self)
 

@@ -25,8 +25,7 @@ ROOT = Path(__file__).parents[2]
 YAML = sorted((ROOT / "recipes").glob("**/*.yaml"))
 PROFILES = [path for path in YAML if path.parent.name == "accelerate"]
 #: What is only extended begins with an underscore; what lies directly in recipes/ is shared, or of another command.
-OTHERS = ("accelerate", "experiments")
-TRAINING = [path for path in YAML if path.parent.name not in OTHERS and path.parents[1] == ROOT / "recipes"]
+TRAINING = [path for path in YAML if path.parent.name != "accelerate" and path.parents[1] == ROOT / "recipes"]
 RECIPES = [path for path in TRAINING if not path.name.startswith("_")]
 #: What the name of a recipe says about it.
 METHODS = {
@@ -120,9 +119,8 @@ def test_recipe_repeats_nothing_that_it_extends(path):
 
 def test_the_paper_s_models_have_every_method():
     for folder in ("llama2-7b", "mistral-7b", "gemma-2b"):
-        assert {path.stem for path in RECIPES if path.parent.name == folder} - MORE.get(
-            folder, set()
-        ) == PAPER | WITH_BASE
+        found = {path.stem for path in RECIPES if path.parent.name == folder}
+        assert found - MORE.get(folder, set()) == PAPER | WITH_BASE
     for folder in SMALL:
         found = {path.stem for path in RECIPES if path.parent.name == folder}
         own = PAPER - {"align"} | (set() if folder == "tiny" else WITH_BASE)
