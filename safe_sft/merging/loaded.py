@@ -123,7 +123,10 @@ def load_merge(
         ValueError: when the models cannot be merged.
     """
     check_sides(method, {"base": base, "safe": safe}, len(tuned_names(tuned)))
-    _, second = own_number(method, None if merge_method(method).number == "threshold" else 1.0, threshold)
+    swept = merge_method(method).number
+    if swept == "threshold" and threshold is not None:
+        raise ValueError(f"`threshold={threshold!r}` is what `set_weight` sets with `{method}`. Leave it out here.")
+    _, second = own_number(method, None if swept == "threshold" else 1.0, threshold)
     sides, wanted = Sides.of(aligned, tuned, base, safe), output_dtype(dtype)
     plan = open_merge(sides, method, second)
     if isinstance(plan, AdapterMerge):

@@ -142,11 +142,8 @@ class _Job:
 
     def _record(self, plan: Merge) -> dict[str, Any]:
         sides, decided = self.sides.named(), plan.report()
-        if decided and all(one["cosine"] is None for one in decided["weights"].values()):
-            logger.warning(
-                f"`{self.method}` changed nothing: either tuning or alignment left each weight as it was. Check that "
-                "`base` is the model before alignment, and `aligned` the one that was tuned."
-            )
+        if decided and not decided["changed"]:
+            logger.warning(f"`{self.method}` changed none of {decided['updates']} updates. {_why_none(decided)}")
         second = {} if self.threshold is None else {"threshold": self.threshold}
         return {
             **{name: side.label for name, side in sides.items()},
@@ -158,6 +155,17 @@ class _Job:
             "revisions": {name: side.revision for name, side in sides.items() if side.revision is not None},
             **({"decided": decided} if decided else {}),
         }
+
+
+def _why_none(decided: Mapping[str, Any]) -> str:
+    """Say why a merge that changes updates below a threshold changed none: the result is the tuned model."""
+    cosines = [one["cosine"] for one in decided["weights"].values() if one["cosine"] is not None]
+    if cosines:
+        return f"The smallest cosine is {min(cosines):.3f}: for another result, raise the threshold above it."
+    return (
+        "Either tuning or alignment left each weight as it was: check that `base` is the model before alignment, and "
+        "`aligned` the one that was tuned."
+    )
 
 
 def output_dtype(name: str | None) -> torch.dtype | None:

@@ -131,6 +131,8 @@ def test_adapters_that_give_no_adapter_become_full_models(chain, tmp_path, caplo
 def test_a_loaded_adapter_takes_every_threshold(chain, tmp_path):
     names = chain()
     adapter = saved_adapter(tmp_path / "ad", names["a"])
+    with pytest.raises(ValueError, match=r"`threshold=0.5` is what `set_weight` sets with `safe_lora`"):
+        load_merge(names["a"], adapter, "safe_lora", base=names["b"], threshold=0.5)
     loaded = load_merge(names["a"], adapter, "safe_lora", base=names["b"])
     for threshold in (1.0, 0.0):
         loaded.set_weight(threshold)

@@ -116,7 +116,9 @@ def test_a_model_that_was_not_aligned_leaves_the_tuned_one_as_it_is(chain, tmp_p
         merge(names["a"], names["t"], "safe_lora", None, tmp_path / "m", base=names["a"], threshold=1)
     shutil.copytree(names["a"], tmp_path / "copy")
     merge(names["a"], names["t"], "safe_lora", None, tmp_path / "m", base=tmp_path / "copy", threshold=1)
-    assert "changed nothing" in caplog.text
+    assert "changed none of 16 updates. Either tuning or alignment left each weight" in caplog.text
+    merge(names["a"], names["t"], "safe_lora", None, tmp_path / "low", base=names["b"], threshold=0.01)
+    assert "changed none of 16 updates. The smallest cosine is 0." in caplog.text
     t, m = tensors(tmp_path / "t"), tensors(tmp_path / "m")
     assert all(torch.equal(m[name], t[name]) for name in t)
 
