@@ -160,17 +160,16 @@ class Engine:
     def _start(self, one: Progress, lock: int) -> None:
         one.folder.begin(anew=self._mode == "force")
         slot = self._slots.pop(0)
-        if self._devices:
-            own = {"CUDA_VISIBLE_DEVICES": self._devices[slot % len(self._devices)]}
-        else:  # the cores are shared out, or the processes would wait for each other
-            own = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // self._count))}
+        cores = str(max(1, (os.cpu_count() or 1) // self._count))  # shared out, or the processes wait for each other
+        default = {} if self._devices else {"OMP_NUM_THREADS": cores}
+        device = {"CUDA_VISIBLE_DEVICES": self._devices[slot % len(self._devices)]} if self._devices else {}
         with one.folder.log.open("ab") as log:
             process = subprocess.Popen(
                 self._command(one, self),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**own, **os.environ} if not self._devices else {**os.environ, **own},
+                env={**default, **os.environ, **_variables(one.run), **device},
                 start_new_session=True,  # Ctrl-C reaches this process, which tells the others once
                 pass_fds=[lock],  # the run stays held while its process lives, even if this one is killed
             )
@@ -248,6 +247,11 @@ def _command(one: Progress, engine: Engine) -> list[str]:
     resumes = newest_checkpoint(str(one.folder.model)) is not None
     go_on = ["--resume_from_checkpoint", "true"] if resumes else []
     return [sys.executable, "-m", "safe_sft.cli.train", *recipe, *go_on]
+
+
+def _variables(run: Run) -> dict[str, str]:
+    """Return the variables of a recipe's `env`, which its file in the run's folder lacks: they may be secrets."""
+    return {name: str(value) for name, value in run.recipe.get("env", {}).items()}
 
 
 def _devices() -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from ..storage.secrets import clean_text
+from ..storage.secrets import clean_text, without_secrets
 from ..storage.writing import write_json, write_text
 from .runs import Run
 
@@ -100,13 +100,14 @@ class RunFolder:
         if anew and self.model.exists():
             shutil.rmtree(self.model)
         shared = {"disable_tqdm": True, "safety_eval_store": str(self.root / STORE)}
-        recipe = {**shared, **self.run.recipe, "output_dir": str(self.model)}
+        recipe = without_secrets({**shared, **self.run.recipe, "output_dir": str(self.model)})
         write_text(self.path / RECIPE, f"# {self.run.name}\n{yaml.safe_dump(recipe, allow_unicode=True)}")
 
     def finish(self, measured: Mapping[str, Any]) -> None:
-        """Write what was measured: the run is complete."""
-        for left in self.model.glob("checkpoint-*"):
-            shutil.rmtree(left)
+        """Write what was measured: the run is complete. Checkpoints go, and the weights of a merge, soon made again."""
+        left = [*self.model.glob("checkpoint-*"), *(self.model.glob("merged") if self.run.after else ())]
+        for path in left:
+            shutil.rmtree(path)
         write_json(self.path / DONE, measured)
 
     def fail(self, error: str) -> None:

@@ -77,6 +77,7 @@ def main(folder: Path) -> int:
     safety, lines = measured(recipe, "merged" if merges else "after")
     (folder / "model").mkdir(exist_ok=True)
     if merges:  # only the merge is asked
+        (folder / "model" / "merged").mkdir(exist_ok=True)
         safety["safety"] = safety["safety"][1:]
     (folder / "model" / "safety.json").write_text(json.dumps(safety))
     (folder / "model" / "_answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

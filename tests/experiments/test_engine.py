@@ -43,6 +43,7 @@ def test_all_runs_are_done_once_and_complete(tmp_path, runs, jobs):
         assert done["after"]["asr"]["n"] == 20
         assert done["before"]["asr"]["successes"] == 0  # a merge has it from the run that it starts from
         assert (one.folder.path / "answers.jsonl").is_file()
+        assert not (one.folder.model / "merged").exists()
     again = engine(tmp_path, runs).go()
     assert states(again) == ["done"] * 6
     assert [starts(one) for one in again] == [1] * 6
@@ -210,6 +211,17 @@ def test_each_job_has_a_gpu_of_its_own(tmp_path, monkeypatch):
     does._command = lambda *_: [sys.executable, "-c", shows]
     ended = does.go()
     assert sorted(one.folder.log.read_text() for one in ended) == ["sees 4\n", "sees 6\n"]
+
+
+def test_secrets_reach_the_run_and_no_file(tmp_path):
+    secret = {"hub_token": "hf_abcdefghijklmnopqrst", "env": {"MY_SECRET": "swordfish99"}}
+    _, runs = make(tmp_path, variants={"none": secret})
+    does = engine(tmp_path, runs)
+    does._command = lambda *_: [sys.executable, "-c", "import os; print(len(os.environ['MY_SECRET']))"]
+    (one,) = does.go()
+    assert one.folder.log.read_text() == "11\n"
+    texts = [path.read_text() for path in one.folder.path.iterdir() if path.is_file()]
+    assert not any("swordfish" in text or "hf_abc" in text for text in texts)
 
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path, runs, capsys):
