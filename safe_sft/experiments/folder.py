@@ -104,7 +104,11 @@ class RunFolder:
         write_text(self.path / RECIPE, f"# {self.run.name}\n{yaml.safe_dump(recipe, allow_unicode=True)}")
 
     def finish(self, measured: Mapping[str, Any]) -> None:
-        """Write what was measured: the run is complete. Checkpoints go, and the weights of a merge, soon made again."""
+        """Write what was measured: the run is complete. Checkpoints go, and a merge's weights, soon made again.
+
+        Args:
+            measured: its numbers.
+        """
         left = [*self.model.glob("checkpoint-*"), *(self.model.glob("merged") if self.run.after else ())]
         for path in left:
             shutil.rmtree(path)
