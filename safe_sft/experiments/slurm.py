@@ -35,7 +35,7 @@ def slurm_parameters(text: str) -> dict[str, Any]:
         key = key.strip()
         if not equals or key not in _PARAMETERS:
             raise ValueError(
-                f"`--slurm {text}` has {pair!r}. Write `name=value` pairs separated by commas; the keys are: "
+                f"`--slurm {text}` has {pair!r}. Write pairs such as `partition=gpu,hours=8`; the keys are: "
                 f"{', '.join(_PARAMETERS)}."
             )
         found[key] = value.strip()

@@ -171,7 +171,7 @@ WORDS = [
     ("experiment --config none.yaml", "none.yaml", "Looked in"),
     (f"{EXPERIMENT} --mode never", "'never'", "choose from"),
     (f"{EXPERIMENT} --jobs 0", "'0'", "at least 1"),
-    (f"{EXPERIMENT} --index -1 --count 2", "--index", "whole number of at least 0"),
+    (f"{EXPERIMENT} --index -1 --count 2", "'-1'", "at least 0"),
     (f"{EXPERIMENT} --index one --count 2", "'one'", "at least 0"),
     (f"{EXPERIMENT} --index 2 --count 2", "`--index 2`", "Count from 0"),
     (f"{EXPERIMENT} --index 0", "`--index 0`", "Add that"),
@@ -236,7 +236,7 @@ GRIDS = [
         ("an axis of nothing", "", "variants: {none: {}}\ngrid: {sead: [0]}\n", "`sead`", "Did you mean"),
         ("data that are missing", "", "variants: {none: {}}\ndataset_name: none.jsonl\n", "none.jsonl", "Check the path"),
         ("an output that is a file", " --output {good}/task.jsonl", "variants: {none: {}}\n", "{good}/task.jsonl", "Choose another"),
-        ("no pairs for Slurm", " --slurm gpu", "variants: {none: {safety_method: none}}\n", "'gpu'", "Write `name=value`"),
+        ("no pairs for Slurm", " --slurm gpu", "variants: {none: {safety_method: none}}\n", "'gpu'", "Write pairs such as"),
         ("hours that are none", " --slurm hours=long", "variants: {none: {safety_method: none}}\n", "`hours=long`", "above 0"),
     ]
 ]  # fmt: skip

@@ -23,8 +23,8 @@ def test_keys_become_the_parameters_of_the_executor():
 @pytest.mark.parametrize(
     ("text", "names", "remedy"),
     [
-        ("gpu", "'gpu'", "Write `name=value` pairs"),
-        ("", "''", "Write `name=value` pairs"),
+        ("gpu", "'gpu'", "Write pairs such as"),
+        ("", "''", "Write pairs such as"),
         ("colour=red", "'colour=red'", "the keys are: partition, hours"),
         ("hours=long", "`hours=long`", "a number above 0"),
         ("hours=0", "`hours=0`", "a number above 0"),
