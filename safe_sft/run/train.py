@@ -119,11 +119,11 @@ def _record(trainer: SafeSFTTrainer, evaluation: Evaluation, checks: list[Check]
 
 
 def write_answers(folder: str, evaluation: Evaluation) -> None:
-    """Write every measured answer, with its verdict, beside the model; the file is never pushed.
+    """Write every measured answer, with its verdict, beside the model, where there is one; the file is never pushed.
 
     Args:
         folder: folder of the model.
         evaluation: what was measured.
     """
-    lines = "".join(f"{line}\n" for line in answer_lines(evaluation))
-    write_text(Path(folder) / MEASURED_ANSWERS, lines)
+    if lines := "".join(f"{line}\n" for line in answer_lines(evaluation)):
+        write_text(Path(folder) / MEASURED_ANSWERS, lines)
