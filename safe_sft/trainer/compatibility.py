@@ -1,7 +1,6 @@
 """Refuses settings of TRL that clash with a safety method, before anything is trained."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from accelerate.logging import get_logger
@@ -9,15 +8,12 @@ from accelerate.utils import DistributedType
 from datasets import Dataset
 from transformers.training_args import OptimizerNames
 
-from ..config.safe_sft_config import SafeSFTConfig
-from ..hub.merge_card import MERGE_CONFIG
 from ..methods import SafetyMethod, WeightAnchor
-from ..models.adapters import adapter_is_fresh, aligned_without_adapter
-from ..models.folders import required_folder, same_model
-from ..models.parts import LogitHead, base_model, is_peft_model
+from ..models.adapters import aligned_without_adapter
+from ..models.parts import LogitHead, is_peft_model
 from ..replay import teacher_kind
-from ..storage.folders import require_folder
 from .hub_trainer import HubTrainer
+from .outputs import check_merge
 
 logger = get_logger(__name__)
 
@@ -46,7 +42,7 @@ def check_compatibility(trainer: HubTrainer, methods: Sequence[SafetyMethod]) ->
     """
     args = trainer.args
     if args.merge_after_training is not None:
-        _check_merge(trainer.model, args)
+        check_merge(trainer.model, args)
     if weights_are_cut_up(trainer) and (args.safety_eval_steps or args.safety_max_asr):
         raise ValueError(
             "`safety_eval_steps` and `safety_max_asr` do not work with FSDP and DeepSpeed ZeRO-3: sharded weights do "
@@ -66,70 +62,6 @@ def check_compatibility(trainer: HubTrainer, methods: Sequence[SafetyMethod]) ->
         for rule in _RULES:
             if rule.applies(trainer, method):
                 raise ValueError(f"`safety_method='{method.name}'` does not work with {rule.clash}. {rule.remedy}")
-
-
-def check_output(args: SafeSFTConfig, model: Any) -> None:
-    """Refuse an output that would overwrite the aligned model, another that is merged, or what is not ours.
-
-    Args:
-        args: the trainer's configuration.
-        model: the aligned model, or its name.
-
-    Raises:
-        FileExistsError: when `output_dir` is a file.
-        ValueError: naming the folder.
-    """
-    require_folder(str(args.output_dir), "output_dir")
-    merges = args.merge_after_training is not None
-    if not (args.safety_terms or merges):
-        return
-    name = model if isinstance(model, str) else str(base_model(model).config._name_or_path)
-    written = [Path(str(args.output_dir)), *([Path(args.merged_dir)] if merges else [])]
-    sides = {"the aligned model": name, "`merge_base`": args.merge_base, "`merge_safe`": args.merge_safe}
-    for what, side in sides.items():
-        if side and Path(side).is_dir() and Path(side).resolve() in [folder.resolve() for folder in written]:
-            raise ValueError(
-                f"`output_dir={str(args.output_dir)!r}` would overwrite {what} in '{side}'. Choose another "
-                "`output_dir`."
-            )
-    merged = Path(args.merged_dir)
-    if merges and merged.is_dir() and any(merged.iterdir()) and not (merged / MERGE_CONFIG).is_file():
-        raise ValueError(
-            f"`merge_after_training` would replace '{merged}', which no merge has written. Move it away, or choose "
-            "another `output_dir`."
-        )
-
-
-def aligned_source(model: Any) -> str:
-    """Return the folder or Hub name that the aligned model was loaded from, for a merge with it.
-
-    Raises:
-        ValueError: when the name is not known.
-    """
-    name = str(base_model(model).config._name_or_path)
-    if not name:
-        raise ValueError(
-            "`merge_after_training` needs the aligned model on disk or on the Hub, and this one was made in memory. "
-            "Pass the model by name, or merge with `safe-sft merge`."
-        )
-    return name
-
-
-def _check_merge(model: Any, args: SafeSFTConfig) -> None:
-    aligned = aligned_source(model)
-    for side in filter(None, (args.merge_base, args.merge_safe)):
-        required_folder(side)
-        if same_model(side, aligned):
-            raise ValueError(
-                f"`merge_after_training={args.merge_after_training!r}` needs another model beside the aligned one, "
-                f"and '{side}' is that model. Give the model before alignment as `merge_base`, and what was tuned "
-                "for safety alone as `merge_safe`."
-            )
-    if is_peft_model(model) and not adapter_is_fresh(model):
-        raise ValueError(
-            "`merge_after_training` merges with the base model, and this adapter has been trained before. Merge the "
-            "two adapters with `safe-sft merge` instead."
-        )
 
 
 class _Rule(NamedTuple):

@@ -7,8 +7,8 @@ from ..config.merging import merge_numbers
 from ..config.safe_sft_config import SafeSFTConfig
 from ..merging import merge
 from ..models.parts import is_peft_model
-from .compatibility import aligned_source
 from .hub_trainer import HubTrainer
+from .outputs import aligned_source
 
 
 def merge_with_aligned(trainer: HubTrainer) -> None:

@@ -60,7 +60,7 @@ class StepProjection:
                 _set_gradients(parameters, [None] * len(parameters))
                 with states.own_random_numbers():
                     for replay_pass in passes:
-                        loss += self._backward(model, replay_pass, states, accelerator)
+                        loss = loss + self._backward(model, replay_pass, states, accelerator)
                 safety = _over_ranks(_gradients(parameters), accelerator)
             finally:
                 _set_gradients(parameters, task)
@@ -76,7 +76,7 @@ class StepProjection:
         if loss is None:
             return 0.0
         accelerator.backward(loss)  # scaled as training's own is
-        return loss.detach().float()
+        return loss.detach().float().to(accelerator.device)
 
     @torch.no_grad()
     def _add(self, parameters: Sequence[Tensor], safety: Sequence[Tensor], accelerator: Accelerator) -> None:
@@ -88,7 +88,10 @@ class StepProjection:
         share = safety_share(dot, task_square, safety_square, self._weight)
         if share:
             torch._foreach_add_([local(g) for g in task], [local(s) for s in safety], alpha=share)
-            _set_gradients(parameters, task)
+            for parameter, gradient, other in zip(parameters, task, safety, strict=True):
+                # What neither loss reads keeps no gradient, which an optimizer would decay.
+                if parameter.grad is None and local(other).any():
+                    parameter.grad = gradient
         if task_square > 0 and not _negligible(safety_square, task_square) and math.isfinite(share):
             self._cosines.append(dot / math.sqrt(task_square) / math.sqrt(safety_square))
             self._projected[-1] = share > self._weight
@@ -147,8 +150,10 @@ def inner_products(task: Sequence[Tensor], safety: Sequence[Tensor]) -> Tensor:
         ours, theirs = local(g), local(s)
         found = torch.stack([_dot(ours, theirs), _dot(ours, ours), _dot(theirs, theirs)])
         parts[key] = found + parts[key].to(found.device) if key in parts else found
-    sums = [sum_over_shards(part, sharded[key]) if key in sharded else part for key, part in parts.items()]
-    return torch.stack([one.to(sums[0].device) for one in sums]).sum(0)
+    for key, gradient in sharded.items():  # which may be kept on the CPU, where ranks do not meet
+        parts[key] = sum_over_shards(parts[key].to(gradient.device_mesh.device_type), gradient)
+    first, *others = parts.values()
+    return sum((other.to(first.device) for other in others), start=first)
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from ..replay import Teacher
 from .alternating import AlternatingTrainer
 from .callbacks import MethodsCallback, SafetyEvalCallback
 from .checkpoints import resumable
-from .compatibility import check_compatibility, check_output, must_join
+from .compatibility import check_compatibility, must_join
 from .drop_in import argument_of, check_callbacks, complete_config, signature_with
 from .facts import run_facts
 from .gradient_watch import watch_gradients
@@ -29,6 +29,7 @@ from .merge_after import merge_with_aligned
 from .method_states import load_method_states, method_states, save_method_states
 from .micro_steps import MICRO_STEP, MicroStep, mark_micro_steps
 from .origin import Origin
+from .outputs import check_output
 from .safety_set import SafetySet
 from .signals import saving_on_signal
 from .step_states import ReplayedRows, StepStates

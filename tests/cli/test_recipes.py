@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[2]
 YAML = sorted((ROOT / "recipes").glob("**/*.yaml"))
 PROFILES = [path for path in YAML if path.parent.name == "accelerate"]
 #: What is only extended begins with an underscore; what lies directly in recipes/ is shared, or of another command.
-TRAINING = [path for path in YAML if path.parent.name != "accelerate" and path.parents[1] == ROOT / "recipes"]
+OTHERS = ("accelerate", "experiments")
+TRAINING = [path for path in YAML if path.parent.name not in OTHERS and path.parents[1] == ROOT / "recipes"]
 RECIPES = [path for path in TRAINING if not path.name.startswith("_")]
 #: What the name of a recipe says about it.
 METHODS = {

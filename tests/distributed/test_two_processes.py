@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 #: With 3 rows to replay in a step of two micro-steps, one process has none in the last; with 1, in the whole step.
 UNEVEN = ["der+er:0.375", "der:0.125"]
 #: Methods whose safety gradient opposes the step's, with other terms and with a process that replays nothing.
-PROJECTED = ["agem!", "safegrad!", "agem+er+l2!", "agem:0.125!"]
+PROJECTED = ["agem!", "safegrad!", "agem+l2!", "agem:0.125!"]
 METHODS_TO_RUN = [*sorted(METHODS), "der+er+l2", "der=auto", *UNEVEN, *PROJECTED]
 #: Relative difference of updates that is rounding.
 TOLERANCE = {"ddp": 1e-5, "fsdp2": 1e-4, "fsdp2-nf4": 1e-4}

@@ -239,8 +239,8 @@ def test_packed_rows_are_projected(tmp_path, opposed):
 
 
 def test_parameters_that_one_side_does_not_use(tmp_path, opposed):
-    """A weight that neither loss reads stays as it is."""
-    trainer = make(tmp_path, peft=False)
+    """A weight that neither loss reads stays as it is, and does not decay either."""
+    trainer = make(tmp_path, peft=False, optim="adamw_torch", weight_decay=0.5)
     trainer.model.unused = torch.nn.Parameter(torch.ones(2))
     trainer.train()
     assert trainer.model.unused.tolist() == [1.0, 1.0]
