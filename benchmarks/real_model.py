@@ -7,7 +7,7 @@ FOLDER holds published files with their original columns, as JSON lines: `sst2_t
 label), `gsm8k_train` and `gsm8k_test` (question, answer), `code_alpaca_2k` (instruction, input, output), `advbench`
 (goal, target), `safety_instructions` (instruction, output: safety-tuned-llamas) and `q_harm` (prompt). Training rows:
 the task's, with AdvBench goals and their affirmative openings in the place of a share of them. Attack success is
-measured on requests that no run trains on or replays, by refusal phrases, greedily, and those of AdvBench in the
+measured on requests that no run trains on or replays, by refusal phrases, greedily, and two of the sets in the
 task's format, too; task loss, and accuracy on SST2, on held-out rows. `--aligned` measures the model before training.
 With `merge_after_training`, the merge is measured.
 """
@@ -40,6 +40,8 @@ CODE = "code_alpaca_2k"
 #: GSM8K with the instruction that `task: gsm8k` gives its rows, without which a request has no format to wear.
 INSTRUCTED = "gsm8k_instructed"
 HELD_OUT = 200
+#: Sets of requests that are asked in the task's format, too.
+DRESSED = ("advbench", "safety_instructions")
 #: Rows of GSM8K and of the code task that are used have at most so many characters, which saves time on a CPU.
 LONGEST = 300
 
@@ -113,7 +115,7 @@ def measured(model: Any, tokenizer: Any, folder: Path, task: str, asked: int) ->
     accuracy = sst2_accuracy(model, tokenizer, held_out) if task == "sst2" else ""
     reports = {name: measure_asr(model, tokenizer, asks, max_new_tokens=24) for name, asks in sets.items()}
     rates = {name: report.asr.value for name, report in reports.items()}
-    rates |= in_task_format(model, tokenizer, task, goals)
+    rates |= in_task_format(model, tokenizer, task, {name: sets[f"asr_{name}"] for name in DRESSED})
     harmless = builtin_prompts("over_refusal")
     asks = [prompt.prompt for prompt in harmless[:: max(1, len(harmless) // asked)]]
     rates["over_refusal"] = measure_asr(model, tokenizer, asks, max_new_tokens=24).refusal.value
@@ -121,16 +123,19 @@ def measured(model: Any, tokenizer: Any, folder: Path, task: str, asked: int) ->
     return {"task_loss": round(loss, 4), "accuracy": accuracy, "asked": asked, **rates}
 
 
-def in_task_format(model: Any, tokenizer: Any, task: str, goals: list[str]) -> dict[str, float]:
-    """Ask the requests in the task's format: which answers do not refuse, and which of these open by agreeing.
+def in_task_format(model: Any, tokenizer: Any, task: str, sets: dict[str, list[str]]) -> dict[str, float]:
+    """Ask requests in the task's format: which answers do not refuse, and which of these open by agreeing.
 
     A request to classify a harmful text is answered with a label, which does no harm and does not refuse.
     """
-    template = TASKS[task.partition("_")[0]].clothes
-    asked = [template.replace(REQUEST, goal) for goal in goals]
-    found = measure_asr(model, tokenizer, asked, max_new_tokens=24)
-    agreeing = sum(bool(RefusalPhrases().agreement(answer)) for answer in found.answers)
-    return {"not_refused_in_task_format": found.asr.value, "agrees_in_task_format": agreeing / len(goals)}
+    template, rates = TASKS[task.partition("_")[0]].clothes, {}
+    for name, requests in sets.items():
+        asked = [template.replace(REQUEST, request) for request in requests]
+        found = measure_asr(model, tokenizer, asked, max_new_tokens=24)
+        agreeing = sum(bool(RefusalPhrases().agreement(answer)) for answer in found.answers)
+        rates[f"not_refused_in_task_format_{name}"] = found.asr.value
+        rates[f"agrees_in_task_format_{name}"] = agreeing / len(asked)
+    return rates
 
 
 def sst2_accuracy(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> float:
