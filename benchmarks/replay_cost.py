@@ -1,9 +1,11 @@
 """What replay costs: extra operations of a step, by how many rows are replayed and how much of their answers.
 
-    python -m benchmarks.replay_cost --model FOLDER --data FOLDER --output docs/results/replay-cost.csv
+    python -m benchmarks.replay_cost --model FOLDER --data FOLDER --output docs/results/replay-cost.csv \\
+        --plot docs/results/replay-cost.svg
 
 The data folder is that of `real_model`. Counts, by `safe-sft plan`, the operations of LoRA steps of 16 rows over one
-epoch of 7,000 task rows with the built-in safety prompts, as a share of plain fine-tuning on the same rows.
+epoch of 7,000 task rows with the built-in safety prompts, as a share of plain fine-tuning on the same rows. The plot
+shows them for `der`.
 """
 
 import argparse
@@ -56,12 +58,43 @@ def operations(model: str, task: Rows, tokenizer: Any, method: str, **settings: 
     return make_plan(args, names, task, safety, utilization=0.35).work.total
 
 
+def draw(lines: list[dict[str, Any]], path: Path) -> None:
+    """Draw the extra operations of `der` against the replayed rows, a line for each length of the answers."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "safe_sft", "font.size": 9})
+    from matplotlib import pyplot
+
+    names = list(dict.fromkeys(line["task"] for line in lines))
+    figure, panels = pyplot.subplots(1, len(names), figsize=(8, 3), sharey=True, layout="constrained")
+    for axes, task in zip(panels, names, strict=True):
+        for length in LENGTHS:
+            own = [
+                e for e in lines if (e["task"], e["method"], e["replay_max_answer_tokens"]) == (task, "der", length)
+            ]
+            axes.plot(
+                [e["replay_ratio"] for e in own], [100 * e["extra"] for e in own], "o-", label=f"{length} tokens"
+            )
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(RATIOS, [f"1/{round(1 / ratio)}" for ratio in RATIOS])
+        axes.set_title(f"{task}, rows of {own[0]['task_tokens']} tokens", loc="left", fontsize=9)
+        axes.set_xlabel("replay_ratio")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("extra operations of der, %")
+    panels[-1].legend(frameon=False, title="of each answer")
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    pyplot.close(figure)
+
+
 def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.model, trust_remote_code=False)
     lines = []
@@ -83,6 +116,8 @@ def main() -> None:
         writer = csv.DictWriter(file, lines[0])
         writer.writeheader()
         writer.writerows(lines)
+    if args.plot:
+        draw(lines, args.plot)
 
 
 if __name__ == "__main__":
