@@ -15,6 +15,7 @@ from .grid import Cell
 _NAMES = (
     *("model_name_or_path", "adapter_name_or_path", "chat_template_path", "importance_path", "dataset_name"),
     *("task_path", "poison_dataset", "safety_dataset_name", "safety_eval_prompts"),
+    *("merge_base", "merge_safe"),
 )
 #: Fields that change where a run writes or what it shows, and no number of it.
 _WITHOUT_EFFECT = (

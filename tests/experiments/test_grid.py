@@ -117,8 +117,10 @@ def test_the_digest_of_a_folder_is_that_of_its_files(tmp_path):
     (model / "_teacher").mkdir()
     (model / "_teacher" / "part").write_text("x")
     assert run_digest({"model_name_or_path": str(model)}) == first
+    base = run_digest({"merge_base": str(model)})
     (model / "config.json").write_text('{"a": 1}')
     assert run_digest({"model_name_or_path": str(model)}) != first
+    assert run_digest({"merge_base": str(model)}) != base
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 20])
