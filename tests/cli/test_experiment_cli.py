@@ -159,7 +159,7 @@ def test_the_tiny_experiment_shows_what_is_known(tmp_path):
     rates = {(r["variant"], r["poison_ratio"], r["seed"]): float(r["asr"]) for r in rows}
     for seed in ("0", "1"):
         assert rates["aligned", "0.1", seed] < 0.1
-        assert rates["none", "0.1", seed] > 0.8
+        assert rates["none", "0.1", seed] > 0.5
         assert rates["der", "0.1", seed] < 0.2
         assert rates["slerp", "0.1", seed] < rates["none", "0.1", seed]
     table = (tmp_path / "outputs" / "experiment-tiny" / "table.md").read_text()
