@@ -164,7 +164,7 @@ class Engine:
         default = {} if self._devices else {"OMP_NUM_THREADS": cores}
         device = {"CUDA_VISIBLE_DEVICES": self._devices[slot % len(self._devices)]} if self._devices else {}
         with one.folder.log.open("ab") as log:
-            process = subprocess.Popen(  # nosec B603: our own command, whose words are no shell's
+            process = subprocess.Popen(  # no shell  # nosec B603
                 self._command(one, self),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -69,7 +69,7 @@ class Share:
 
     def __call__(self) -> int:
         """Do the share; returns the command's exit status."""
-        return subprocess.call([sys.executable, "-m", "safe_sft.cli.experiment", *self.words])  # nosec B603: the same
+        return subprocess.call([sys.executable, "-m", "safe_sft.cli.experiment", *self.words])  # no shell  # nosec B603
 
     def checkpoint(self) -> Any:
         """Return what submitit is to put into the queue again."""
