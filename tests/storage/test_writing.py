@@ -140,8 +140,12 @@ def test_a_folder_that_another_process_filled_first_is_kept(tmp_path):
     assert list(tmp_path.iterdir()) == [output]
 
 
-#: A script and a recipe in folders that are thrown away, and answers that are added line by line.
-ELSEWHERE = {"evaluation/utility/sandbox_launcher.py", "cli/recipe_arguments.py", "evaluation/answering.py"}
+#: A script and recipes in folders that are thrown away, answers and a log that are added line by line, and a file that
+#: is moved whole.
+ELSEWHERE = {
+    *("evaluation/utility/sandbox_launcher.py", "cli/recipe_arguments.py", "cli/experiment.py"),
+    *("evaluation/answering.py", "experiments/engine.py", "experiments/measured.py"),
+}
 WRITES = re.compile(
     r"""os\.replace\(|(?<!temporary)\.write_(text|bytes)\(|(?<!temporary)\.open\("[wax]|(?<!\.)\bopen\([^)]*"[wax]"""
     r"""|\.(savefig|to_csv|to_json|to_parquet)\((?!temporary|buffer)"""
