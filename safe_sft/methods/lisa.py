@@ -50,7 +50,7 @@ class Lisa(WeightAnchor):
     @classmethod
     def keeps(cls, outline: Outline) -> list[Kept]:
         """Return the size of the anchors, which a fresh adapter has here, too."""
-        return [Kept("anchors", sum(p.numel() * p.element_size() for p in outline.trainable.values()))]
+        return [Kept("anchors", sum(p.nbytes for p in outline.trainable.values()))]
 
     def after_step(self, model: nn.Module) -> None:
         """Anchor the weights where they are when the next step is of the other state."""

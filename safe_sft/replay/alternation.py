@@ -45,6 +45,12 @@ class Alternation:
         """Number of optimizer steps of an epoch."""
         return alternated_steps(math.ceil(self.task_rows / self.rows_per_step), self.safety_steps, self.task_steps)
 
+    @property
+    def rows_per_epoch(self) -> int:
+        """Number of rows of an epoch, with those that come again so that every rank has equally many."""
+        task_steps = math.ceil(self.task_rows / self.rows_per_step)
+        return self.task_rows + -self.task_rows % self.together + (self.steps - task_steps) * self.rows_per_step
+
     def is_safety(self, step: int) -> bool:
         """Whether optimizer step `step` (from 0, over all epochs) trains on safety rows."""
         return step % self.steps % (self.safety_steps + self.task_steps) < self.safety_steps
@@ -58,7 +64,7 @@ class Alternation:
         task = torch.randperm(self.task_rows, generator=generator).tolist()
         task += task[: -len(task) % self.together]
         found, done, size = [], 0, self.rows_per_step
-        slot = epoch * size * sum(self.is_safety(step) for step in range(self.steps))
+        slot = epoch * (self.rows_per_epoch - len(task))
         for step in range(self.steps):
             if self.is_safety(step):
                 turns = range(slot, slot + size)
@@ -82,7 +88,7 @@ class AlternatingSampler(Sampler[int]):
         self._alternation, self._step = alternation, step
 
     def __len__(self) -> int:
-        return len(self._alternation.rows(0))
+        return self._alternation.rows_per_epoch
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._alternation.rows(self._step() // self._alternation.steps))

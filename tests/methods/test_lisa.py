@@ -16,6 +16,7 @@ def test_an_epoch_has_every_task_row_once_and_safety_rows_in_turn():
     assert order.steps == alternated_steps(3, 1, 2) == 5
     assert [order.is_safety(step) for step in range(7)] == [True, False, False, True, False, True, False]
     epochs = [order.rows(epoch) for epoch in range(2)]
+    assert order.rows_per_epoch == len(epochs[0]) == 18
     task = [[row for row in rows if row < 10] for rows in epochs]
     assert sorted(task[0]) == sorted(task[1]) == list(range(10))
     assert task[0] != task[1]
@@ -30,6 +31,7 @@ def test_ranks_get_equally_many_task_rows():
     order = Alternation(10, 3, rows_per_step=8, safety_steps=1, task_steps=9, seed=0, together=4)
     task = [row for row in order.rows(0) if row < 10]
     assert len(task) == 12
+    assert order.rows_per_epoch == len(order.rows(0)) == len(order.rows(1)) == 20
     assert task[10:] == task[:2]
 
 
