@@ -15,17 +15,14 @@ caps its logits, and the other divergences are handled in tiles.
 from inspect import cleandoc
 from typing import final
 
-from torch import Tensor
-
-from .base import Preparation, Replay, TokenStates
-from .kept import Kept, Outline
+from .base import Preparation, Replay
 from .registry import register
-from .teacher_distance import BUDGETS, TeacherDistance
+from .teacher_distance import BUDGETS, ByTeacherDistance
 
 
 @register
 @final
-class DER(Replay):
+class DER(ByTeacherDistance, Replay):
     """Divergence from the aligned model on the beginnings of replayed safety answers."""
 
     name = "der"
@@ -40,33 +37,8 @@ class DER(Replay):
           year      = {2020}
         }
     """)
-    reads = Replay.reads | {"teacher", "teacher_cache", "teacher_divergence", "teacher_memory", "teacher_temperature"}
-    needs_teacher = True
-    divergence = "kl"
     has_budget = True
-    _distance: TeacherDistance
-
-    @classmethod
-    def keeps(cls, outline: Outline) -> list[Kept]:
-        """Return what the distance keeps in memory."""
-        return TeacherDistance.keeps(cls, outline)
-
-    def prepare(self, setup: Preparation) -> None:
-        """Copy the aligned model's head."""
-        self._distance = TeacherDistance.of(self, setup)
 
     def budget(self, setup: Preparation) -> float:
         """Return the divergence at which answers still begin as the aligned model's do."""
         return BUDGETS[str(self.divergence_of(setup.args))]
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the unit of the distance, for a checkpoint."""
-        return self._distance.state_dict()
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore the unit of the distance."""
-        self._distance.load_state_dict(state)
-
-    def token_losses(self, replay: TokenStates) -> Tensor:
-        """Return `KL(p₀ ‖ p)` of each token, in nats (or the chosen distance)."""
-        return self._distance(replay)

@@ -13,18 +13,14 @@ KL divergence may be chosen (`teacher_divergence`).
 from inspect import cleandoc
 from typing import final
 
-from torch import Tensor
-
-from .base import Preparation, Replay, TokenStates
-from .kept import Kept, Outline
 from .projection import Projection
 from .registry import register
-from .teacher_distance import TeacherDistance
+from .teacher_distance import ByTeacherDistance
 
 
 @register
 @final
-class SafeGrad(Projection):
+class SafeGrad(ByTeacherDistance, Projection):
     """Divergence from the aligned model on replayed safety answers, which the gradient may not raise."""
 
     name = "safegrad"
@@ -39,28 +35,3 @@ class SafeGrad(Projection):
           year    = {2025}
         }
     """)
-    reads = Replay.reads | {"teacher", "teacher_cache", "teacher_divergence", "teacher_memory", "teacher_temperature"}
-    needs_teacher = True
-    divergence = "kl"
-    _distance: TeacherDistance
-
-    @classmethod
-    def keeps(cls, outline: Outline) -> list[Kept]:
-        """Return the size of `s`, and what the distance keeps in memory."""
-        return [*super().keeps(outline), *TeacherDistance.keeps(cls, outline)]
-
-    def prepare(self, setup: Preparation) -> None:
-        """Copy the aligned model's head."""
-        self._distance = TeacherDistance.of(self, setup)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return the unit of the distance, for a checkpoint."""
-        return self._distance.state_dict()
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore the unit of the distance."""
-        self._distance.load_state_dict(state)
-
-    def token_losses(self, replay: TokenStates) -> Tensor:
-        """Return `KL(p₀ ‖ p)` of each token, in nats (or the chosen distance)."""
-        return self._distance(replay)

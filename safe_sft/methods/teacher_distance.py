@@ -11,7 +11,7 @@ from ..losses import (
     token_divergence,
 )
 from ..models.parts import LogitHead
-from .base import Preparation, SafetyMethod, TokenStates
+from .base import Preparation, Replay, SafetyMethod, TokenStates
 from .kept import Kept, Outline
 
 #: Name -> the `beta` of `token_divergence`; None for the distances of logits and of hidden states.
@@ -128,3 +128,33 @@ def takes_gram(divergence: str | None, head: LogitHead) -> bool:
 def builds_logits(divergence: str | None, head: LogitHead) -> bool:
     """Return whether a distance builds logits, tile by tile: all do but those of states and those by Gram matrix."""
     return divergence not in OF_STATES and not takes_gram(divergence, head)
+
+
+class ByTeacherDistance(SafetyMethod):
+    """A loss on replayed rows that is the distance to the aligned model's outputs; named before the family."""
+
+    reads = Replay.reads | {"teacher", "teacher_cache", "teacher_divergence", "teacher_memory", "teacher_temperature"}
+    needs_teacher = True
+    divergence = "kl"
+    _distance: TeacherDistance
+
+    @classmethod
+    def keeps(cls, outline: Outline) -> list[Kept]:
+        """Return what the family keeps, and what the distance keeps in memory."""
+        return [*super().keeps(outline), *TeacherDistance.keeps(cls, outline)]
+
+    def prepare(self, setup: Preparation) -> None:
+        """Copy the aligned model's head."""
+        self._distance = TeacherDistance.of(self, setup)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the unit of the distance, for a checkpoint."""
+        return self._distance.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore the unit of the distance."""
+        self._distance.load_state_dict(state)
+
+    def token_losses(self, replay: TokenStates) -> Tensor:
+        """Return `KL(p₀ ‖ p)` of each token, in nats (or the chosen distance)."""
+        return self._distance(replay)
