@@ -73,7 +73,7 @@ def _micro_step(
         return count(rows, task.longest), rows * task.longest
     row = TokenizedRow([0] * safety.longest, [0] * safety.longest)
     replay = ReplayBatch.of([row], [0] * replayed, torch.device("cpu"))
-    if joining_is_cheaper((rows, task.longest), replay):
+    if joining_is_cheaper((rows, task.longest), replay, "cpu" if args.use_cpu else "cuda"):
         width = max(task.longest, safety.longest)
         return count(rows + replayed, width), (rows + replayed) * width
     ours, theirs = count(rows, task.longest), count(replayed, safety.longest)

@@ -22,9 +22,12 @@ _FLATTENED = {"input_ids", "position_ids"}
 _FLATTENED_EXTRA = {"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"}
 _HARMLESS = {"labels", "use_cache", "return_dict"}
 
-# What a second forward and backward costs beside its own tokens, in tokens: 44 to 146 on CPU by
-# `benchmarks/joint_forward.py`; on GPU not measured.
-SECOND_FORWARD_TOKENS = 128
+# What a second forward and backward costs beside its own tokens, in tokens. On CPU measured by
+# `benchmarks/joint_forward.py`; elsewhere more, as each of its kernels is launched, and each quantised weight
+# unpacked, once more: an estimate, not measured. By the kind of device, and not by a clock: a resumed run takes the
+# same way.
+SECOND_FORWARD_TOKENS = {"cpu": 13}
+SECOND_FORWARD_TOKENS_ELSEWHERE = 128
 
 
 def batch_layout(inputs: Mapping[str, Any]) -> str | None:
@@ -37,17 +40,18 @@ def batch_layout(inputs: Mapping[str, Any]) -> str | None:
     return None
 
 
-def joining_is_cheaper(task_shape: tuple[int, int], replay: ReplayBatch) -> bool:
-    """Return whether one padded forward costs less than two, from the shapes alone.
+def joining_is_cheaper(task_shape: tuple[int, int], replay: ReplayBatch, device_type: str) -> bool:
+    """Return whether one padded forward costs less than two, from the shapes and the kind of device alone.
 
     Args:
         task_shape: shape of the task batch, `(rows, width)`.
         replay: the rows to replay.
+        device_type: the `type` of the device that runs them, such as `cpu`.
     """
     rows, width = task_shape
     joint = (rows + len(replay.rows)) * max(width, replay.width)
     apart = rows * width + len(replay.rows) * replay.width
-    return joint <= apart + SECOND_FORWARD_TOKENS
+    return joint <= apart + SECOND_FORWARD_TOKENS.get(device_type, SECOND_FORWARD_TOKENS_ELSEWHERE)
 
 
 class HiddenStateTap:

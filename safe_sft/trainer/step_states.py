@@ -142,7 +142,9 @@ class StepStates:
         layout = batch_layout(inputs)
         if replay is None or layout is None or not self._can_join:
             return False
-        return layout == "flattened" or must_join or joining_is_cheaper(tuple(inputs["input_ids"].shape), replay)
+        if layout == "flattened" or must_join:
+            return True
+        return joining_is_cheaper(tuple(inputs["input_ids"].shape), replay, self._accelerator.device.type)
 
     def listening(self, replay: ReplayBatch | None) -> AbstractContextManager[None]:
         """Collect the states of the task's forward inside this context, and those of `replay` when it joins."""

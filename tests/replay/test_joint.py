@@ -96,6 +96,13 @@ def test_layouts():
 
 def test_two_forwards_where_padding_would_cost_more(batch):
     long = ReplayBatch.of([TokenizedRow([1] * 190, [1] * 190)] * 4, range(4), torch.device("cpu"))
-    assert not joining_is_cheaper((16, 30), long)  # 20 · 190 = 3800 against 480 + 760
-    assert joining_is_cheaper((16, 184), long)  # 3800 against 2944 + 760 = 3704, less than a second forward apart
-    assert joining_is_cheaper((16, 190), long)
+    assert not joining_is_cheaper((16, 30), long, "cpu")  # 20 · 190 = 3800 against 480 + 760
+    assert joining_is_cheaper((16, 190), long, "cpu")
+    assert joining_is_cheaper((12, 189), long, "cpu")  # 3040 against 2268 + 760 and the 13 of a second forward
+    assert not joining_is_cheaper((14, 189), long, "cpu")  # 3420 against 2646 + 760 and 13
+
+
+def test_a_second_forward_costs_more_where_kernels_are_launched():
+    long = ReplayBatch.of([TokenizedRow([1] * 190, [1] * 190)] * 4, range(4), torch.device("cpu"))
+    assert joining_is_cheaper((16, 184), long, "cuda")  # 3800 against 2944 + 760 and 128
+    assert not joining_is_cheaper((16, 181), long, "cuda")

@@ -121,6 +121,7 @@ def test_rows_that_cannot_join_take_a_forward_of_their_own(tmp_path, monkeypatch
         patched.setattr(type(model.model), "forward", of_one_row)
         trainer = make_trainer(tmp_path, model=model, method="er")
     replay = trainer._states.replay_batch(STEP)
-    batch = {"input_ids": torch.ones(4, 40, dtype=torch.long), "attention_mask": torch.ones(4, 40)}
+    shape = (4, replay.width)
+    batch = {"input_ids": torch.ones(shape, dtype=torch.long), "attention_mask": torch.ones(shape)}
     assert not trainer._states.joins(batch, replay, False)
     assert make_trainer(tmp_path, method="er")._states.joins(batch, replay, False)
