@@ -38,13 +38,16 @@ METHODS = {
     "none": ("", None),
     "align": ("", None),
     "asft": ("lwf", None),
+    "safeinstr": ("", None),
 }
+#: Recipes with safety rows in the training set.
+MIXED = {"align", "safeinstr"}
 PAPER = {"none", "l2", "ewc", "mas", "lwf", "csft", "lisa", "er", "der", "derpp", "agem", "safegrad", "ema", "linear"}
 PAPER |= {"slerp", "align"}
 #: Recipes beside the paper's.
 MORE = {"tiny": {"asft"}}
-#: Merges that need the model before alignment, which the model of `tiny` has not.
-WITH_BASE = {"magmax", "safe_lora"}
+#: What needs the model before alignment, or safety rows with answers, which `tiny` has not.
+NOT_TINY = {"magmax", "safe_lora", "safeinstr"}
 #: Folders of models that need no quantisation.
 SMALL = {"tiny", "smollm2-135m"}
 #: Fields of the arguments that hold objects of `accelerate`.
@@ -64,7 +67,7 @@ def test_recipe_says_what_its_name_says(path):
     assert config.merge_after_training == merged
     assert model.model_name_or_path
     assert config.output_dir == f"outputs/{path.parent.name}-{path.stem}"
-    assert (script.safety_mix_ratio > 0) == (path.stem == "align")
+    assert (script.safety_mix_ratio > 0) == (path.stem in MIXED)
 
 
 @pytest.mark.parametrize("path", [p for p in RECIPES if p.parent.name not in SMALL], ids=label)
@@ -121,10 +124,10 @@ def test_recipe_repeats_nothing_that_it_extends(path):
 def test_the_paper_s_models_have_every_method():
     for folder in ("llama2-7b", "mistral-7b", "gemma-2b"):
         found = {path.stem for path in RECIPES if path.parent.name == folder}
-        assert found - MORE.get(folder, set()) == PAPER | WITH_BASE
+        assert found - MORE.get(folder, set()) == PAPER | NOT_TINY
     for folder in SMALL:
         found = {path.stem for path in RECIPES if path.parent.name == folder}
-        own = PAPER - {"align"} | (set() if folder == "tiny" else WITH_BASE)
+        own = PAPER - {"align"} | (set() if folder == "tiny" else NOT_TINY)
         assert found - MORE.get(folder, set()) == own
 
 
