@@ -29,6 +29,8 @@ class TokenStates:
         teacher_head: the aligned model's head.
         autocast: context with the precision of training, in which TRL's kernels project onto the vocabulary.
         places: place of each target in its answer, from 0, `(tokens,)`; of task rows alone.
+        aligned_losses: the aligned model's loss on each target, in nats, `(tokens,)`, where it was computed before
+            training.
     """
 
     hidden: Tensor
@@ -38,6 +40,7 @@ class TokenStates:
     teacher_head: LogitHead
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext
     places: Tensor | None = None
+    aligned_losses: Tensor | None = None
 
     def heads(self) -> tuple[LogitHead, LogitHead]:
         """Return the model's head and the aligned model's, whole, on the device of `hidden`."""
@@ -108,6 +111,8 @@ class SafetyMethod(ABC):
     reads: ClassVar[frozenset[str]] = frozenset()
     needs_replay: ClassVar[bool] = False
     needs_task_states: ClassVar[bool] = False
+    #: Whether the aligned model's loss on each task token, computed before training, is all it needs of that model.
+    keeps_task_losses: ClassVar[bool] = False
     #: Whether `prepare` may ask for the safety rows.
     needs_rows: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False

@@ -43,7 +43,8 @@ class CSFT(Distillation):
           year      = {2025}
         }
     """)
-    reads = frozenset({"csft_betas"})
+    reads = frozenset({"csft_betas", "teacher"})
+    keeps_task_losses = True
     largest_weight = 1.0
     reweights_task = True
     _betas: Tensor
@@ -58,8 +59,10 @@ class CSFT(Distillation):
         head, aligned_head = task.heads()
         with task.autocast():
             losses = token_cross_entropy(task.hidden, head, task.targets)
-            with torch.no_grad():
-                aligned = token_cross_entropy(task.teacher_hidden(), aligned_head, task.targets)
+            aligned = task.aligned_losses
+            if aligned is None:
+                with torch.no_grad():
+                    aligned = token_cross_entropy(task.teacher_hidden(), aligned_head, task.targets)
         self._betas = self._betas.to(task.places.device)
         betas = self._betas[task.places.clamp_max(len(self._betas) - 1)]
         return (constrained_weights(aligned - losses, betas) - 1) * losses

@@ -45,7 +45,7 @@ def field_notes() -> dict[str, str]:
 def _needs(method: type[SafetyMethod]) -> str:
     if method.needs_replay or method.needs_rows:
         return "safety prompts"
-    return "a fresh LoRA" if method.needs_task_states else "nothing"
+    return "a fresh LoRA" if method.needs_task_states and not method.keeps_task_losses else "nothing"
 
 
 def _listed(heading: str, entries: dict[str, str]) -> str:

@@ -8,6 +8,7 @@ from torch import nn
 from ..config.safe_sft_config import SafeSFTConfig
 from ..methods.teacher_distance import builds_logits, takes_gram
 from ..models.parts import LogitHead
+from ..replay import teacher_kind
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,22 @@ def step_work(model: Any, args: SafeSFTConfig, task: Batch, replay: Batch, compu
     tokens = sum(batch.rows * batch.tokens for batch in batches)
     attention = forward - 2 * weights * tokens
     backward = 2 * (weights + trained) * tokens + 2 * attention
-    distilled = task.rows if any(method.needs_task_states for method, _ in args.safety_terms) else 0
+    distilled = task.rows * _task_passes_of_teacher(model, args)
     aligned = weights - _adapter_elements(model)
     teacher = _layers_forward(model, aligned, replace(replay, rows=computed))
     teacher += _layers_forward(model, aligned, replace(task, rows=distilled))
     recomputed = forward if args.gradient_checkpointing else 0.0
     head = _head_work(model, args, task, replay)
     return Work(forward=forward, backward=backward, recomputed=recomputed, teacher=teacher, head=head)
+
+
+def _task_passes_of_teacher(model: Any, args: SafeSFTConfig) -> float:
+    """Count how often the aligned model runs a task row for each time that it is trained on."""
+    methods = [method for method, _ in args.safety_terms if method.needs_task_states]
+    cached = teacher_kind(args.teacher, None, switchable=_adapter_elements(model) > 0) == "cached"
+    if not methods or not (cached and all(method.keeps_task_losses for method in methods)):
+        return float(bool(methods))
+    return 1 / max(1.0, args.num_train_epochs)
 
 
 def _replay_runs(args: SafeSFTConfig) -> int:

@@ -1,4 +1,4 @@
-"""Teacher states on disk: `d` numbers per supervised token, read by memory map, built in parts.
+"""Teacher states on disk: `d` numbers per supervised token, or one, read by memory map, built in parts.
 
 A folder holds `part-00000.safetensors`, … and, once all of them are there, `index.json`. A part covers rows of similar
 length, and depends on nothing but the model and its rows: ranks build parts of their own, and a build that was stopped
@@ -7,7 +7,7 @@ goes on where it was.
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from ..storage.hub import RemoteName
 from ..storage.names import TEACHER_FILES, TEACHER_INDEX, teacher_part
 from ..storage.teacher_index import read_teacher_index
 from ..storage.writing import remove_unfinished, write_tensors, write_text
-from .joint import HiddenStateTap
 
 _ROWS_PER_PART = 256
 
@@ -110,7 +109,7 @@ def cached_date(name: str) -> str | None:
 @torch.no_grad()
 def build_teacher_cache(
     folder: str | os.PathLike[str],
-    tap: HiddenStateTap,
+    states: Callable[[ReplayBatch], Tensor],
     model: nn.Module,
     rows: Sequence[TokenizedRow],
     provenance: Provenance,
@@ -122,7 +121,7 @@ def build_teacher_cache(
 
     Args:
         folder: folder that every rank sees; created where it is missing.
-        tap: reads the hidden states off the model's backbone.
+        states: returns what is kept of the targets of a batch, `(tokens,)` or `(tokens, d)`; run without dropout.
         model: the aligned model.
         rows: the safety rows.
         provenance: what identifies this model and these rows, as plain JSON values.
@@ -140,8 +139,8 @@ def build_teacher_cache(
         with without_dropout(model):
             for number in _missing(path, len(parts)):
                 batches = [parts[number][i : i + batch_size] for i in range(0, len(parts[number]), batch_size)]
-                states = [tap.forward_rows(model, ReplayBatch.of(rows, b, device)).cpu() for b in batches]
-                write_tensors(path / teacher_part(number), {"states": torch.cat(states)}, header)
+                found = [states(ReplayBatch.of(rows, batch, device)).cpu() for batch in batches]
+                write_tensors(path / teacher_part(number), {"states": torch.cat(found)}, header)
         _complete(path, parts, rows, provenance)
     return TeacherCache(path)
 

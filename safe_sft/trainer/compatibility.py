@@ -14,6 +14,7 @@ from ..models.parts import LogitHead, is_peft_model
 from ..replay import teacher_kind
 from .hub_trainer import HubTrainer
 from .outputs import check_merge
+from .task_losses import keeps_task_losses
 
 logger = get_logger(__name__)
 
@@ -117,9 +118,14 @@ def _reads_states(method: SafetyMethod) -> bool:
 
 
 def _has_rows_in_order(trainer: HubTrainer) -> bool:
-    args, rows = trainer.args, trainer.train_dataset
+    args = trainer.args
     if args.packing or args.padding_free or args.auto_find_batch_size or args.train_sampling_strategy != "random":
         return False
+    return _has_tokenized_rows(trainer)
+
+
+def _has_tokenized_rows(trainer: HubTrainer) -> bool:
+    rows = trainer.train_dataset
     return isinstance(rows, Dataset) and not trainer._is_vision_dataset and {"input_ids", "labels"} <= {*rows.features}
 
 
@@ -243,7 +249,18 @@ _RULES = (
         "Set `packing_strategy: bfd`.",
     ),
     _Rule(
-        lambda trainer, method: method.needs_task_states and not aligned_without_adapter(trainer.model),
+        lambda trainer, method: (
+            method.keeps_task_losses and keeps_task_losses(trainer) and not _has_tokenized_rows(trainer)
+        ),
+        "rows that are streamed or tokenised as they are loaded: the aligned model must see them before training",
+        "Give a `Dataset`, or train a fresh LoRA adapter with `teacher: online`.",
+    ),
+    _Rule(
+        lambda trainer, method: (
+            method.needs_task_states
+            and not (method.keeps_task_losses and keeps_task_losses(trainer))
+            and not aligned_without_adapter(trainer.model)
+        ),
         "full tuning, an adapter trained before, or base weights trained beside it: the aligned model is "
         "not at hand for the task rows",
         "Start a fresh LoRA adapter, or choose `der`.",

@@ -33,6 +33,7 @@ from .outputs import check_output
 from .safety_set import SafetySet
 from .signals import saving_on_signal
 from .step_states import ReplayedRows, StepStates
+from .task_losses import task_losses
 from .task_refusals import task_prompts, task_refusals
 from .task_rows import check_rows, check_token_ids, naming_refused_rows
 from .terms import SafetyTerms
@@ -132,8 +133,10 @@ class SafeSFTTrainer(AlternatingTrainer):
             rows = ReplayedRows.cut(self._tokenized_rows(), refused, self.args.replayed_tokens)
         elif not any(method.needs_task_states for method in self._methods):
             return None
-        joint = must_join(self)
-        return StepStates(self.model, self.args, self.accelerator, self._methods, rows, self._tokenizer, joint)
+        setup = (self.model, self.args, self.accelerator, self._methods, rows, self._tokenizer)
+        states = StepStates(*setup, must_join=must_join(self))
+        states.task_losses = task_losses(self, states.tap)
+        return states
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple:
         """Mark each micro-batch with its place in the optimizer step."""

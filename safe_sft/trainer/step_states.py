@@ -23,6 +23,7 @@ from ..replay import HiddenStateTap, OnlineTeacher, ReplayBatch, ReplaySchedule,
 from ..replay.dry_run import can_join
 from ..replay.joint import batch_layout
 from .micro_steps import MicroStep
+from .task_losses import TaskLosses
 from .teacher import make_teacher
 
 
@@ -76,17 +77,18 @@ class StepStates:
         self._rows = [*rows.given, *rows.from_task]
         self._watches_task = any(method.needs_task_states for method in methods)
         self._beside_task = any(method.needs_replay and not method.projects for method in methods)
-        self._tap = HiddenStateTap(backbone(model), tokenizer.pad_token_id or 0)
+        self.tap = HiddenStateTap(backbone(model), tokenizer.pad_token_id or 0)
         self._in_step, self._can_join = must_join, True
         if _runs_here(model, accelerator):
             with accelerator.autocast():
-                self._can_join = can_join(self._tap, model, must_join=must_join)
-        self._online = OnlineTeacher(self._tap)
+                self._can_join = can_join(self.tap, model, must_join=must_join)
+        self._online = OnlineTeacher(self.tap)
         head = LogitHead.of(model)
         # A head that is not trained is the aligned model's at every step.
         self._teacher_head = head.frozen_copy() if head.trained else None
         self.schedule: ReplaySchedule | None = None
         self.teacher: Teacher | None = None
+        self.task_losses: TaskLosses | None = None
         self._everyone: list[list[int]] | None = None
         if self._rows:
             self.schedule = ReplaySchedule(
@@ -97,13 +99,13 @@ class StepStates:
             )
         if any(method.needs_teacher for method in methods):
             with accelerator.autocast():
-                self.teacher = make_teacher(model, tokenizer, self._tap, self._rows, args)
+                self.teacher = make_teacher(model, tokenizer, self.tap, self._rows, args)
 
     def __enter__(self) -> "StepStates":
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._tap.close()
+        self.tap.close()
 
     def replay_batch(self, micro_step: MicroStep) -> ReplayBatch | None:
         """Return the rows that this rank replays beside the task's, or None when it replays none.
@@ -134,7 +136,7 @@ class StepStates:
         device = self._args.device
         parts = [ReplayBatch.of(self._rows, rows, device) for rows in batches]
         with placed(model, device), without_dropout(model), self._accelerator.autocast():
-            hidden = torch.cat([self._tap.forward_rows(model, part) for part in parts])
+            hidden = torch.cat([self.tap.forward_rows(model, part) for part in parts])
         return self._states(model, hidden, torch.cat([part.targets for part in parts]), lambda: hidden)
 
     def joins(self, inputs: Mapping[str, Any], replay: ReplayBatch | None, must_join: bool) -> bool:
@@ -148,11 +150,11 @@ class StepStates:
 
     def listening(self, replay: ReplayBatch | None) -> AbstractContextManager[None]:
         """Collect the states of the task's forward inside this context, and those of `replay` when it joins."""
-        return self._tap.listening(replay, task=self._watches_task)
+        return self.tap.listening(replay, task=self._watches_task)
 
     def of_replay(self, model: Any, replay: ReplayBatch, joined: bool) -> TokenStates:
         """Return the states that predict the replayed rows' answers."""
-        hidden = self._tap.replay_hidden() if joined else self._tap.forward_rows(model, replay)
+        hidden = self.tap.replay_hidden() if joined else self.tap.forward_rows(model, replay)
         return self._states(model, hidden, replay.targets, lambda: self._teacher_hidden(model, replay))
 
     def of_task(self, model: Any, inputs: Mapping[str, Any], apart: bool = False) -> TokenStates | None:
@@ -164,13 +166,15 @@ class StepStates:
         index = rows * labels.size(1) + positions
         batch = {key: value for key, value in inputs.items() if key != "labels"}
         if apart:
-            hidden = self._tap.forward(model, batch, index)
+            hidden = self.tap.forward(model, batch, index)
         else:
-            states = self._tap.task_hidden()
+            states = self.tap.task_hidden()
             hidden = states.reshape(-1, states.size(-1)).index_select(0, index.to(states.device))
         targets = labels[rows, positions + 1]
         found = self._states(model, hidden, targets, lambda: self._online.task_hidden(model, batch, index))
-        return replace(found, places=places_in_answers(index).to(found.targets.device))
+        device = found.targets.device
+        losses = None if self.task_losses is None else self.task_losses.of(inputs).to(device)
+        return replace(found, places=places_in_answers(index).to(device), aligned_losses=losses)
 
     def apart(
         self,

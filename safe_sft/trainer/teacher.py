@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,13 @@ def make_teacher(
     folder = args.teacher_cache or os.path.join(str(args.output_dir), f"_teacher-{digest}")
     with placed(model, args.device):
         cache = build_teacher_cache(
-            folder, tap, model, rows, provenance, batch_size=args.safety_eval_batch_size, device=args.device
+            folder,
+            partial(tap.forward_rows, model),
+            model,
+            rows,
+            provenance,
+            batch_size=args.safety_eval_batch_size,
+            device=args.device,
         )
     cache.require_fit(rows)
     return CachedTeacher(cache)

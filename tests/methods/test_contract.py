@@ -25,7 +25,7 @@ SPECIAL = {name for name, method in METHODS.items() if method.alternates or meth
 ALL = sorted(name for name, method in METHODS.items() if method.has_loss and name not in SPECIAL)
 REPLAYING = [name for name in ALL if METHODS[name].needs_replay]
 #: Methods for full tuning and for adapters that were trained before: the others need the aligned model at every step.
-ANYWHERE = [name for name in ALL if not METHODS[name].needs_task_states]
+ANYWHERE = [name for name in ALL if METHODS[name].keeps_task_losses or not METHODS[name].needs_task_states]
 WITH_PEFT = [(name, peft) for name in ALL for peft in (True, False) if peft or name in ANYWHERE]
 #: Methods whose term and gradient vanish at the aligned model.
 ZERO_AT_ANCHOR = [name for name in ALL if name != "er"]

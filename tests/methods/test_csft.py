@@ -15,6 +15,7 @@ from safe_sft.losses import constrained_weights
 from safe_sft.methods import TokenStates
 from safe_sft.methods.csft import BETAS, CSFT
 from safe_sft.models.parts import LogitHead
+from safe_sft.trainer.task_losses import supervised_rows
 from tests.conftest import (
     assert_same,
     logged,
@@ -30,6 +31,12 @@ from tests.methods.anchors import setup
 from tests.methods.test_contract import update
 
 ROOT = Path(__file__).parents[2]
+KEPT = {
+    "padded": {},
+    "padding-free": {"padding_free": True, "max_length": None},
+    "packed": {"packing": True, "max_length": 64, "max_steps": 1},
+    "beside another": {"method": "der+csft"},
+}
 GENERATION_TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'assistant' %}<|assistant|>"
     "{% generation %}{{ m['content'] }}{{ eos_token }}{% endgeneration %}"
@@ -92,6 +99,68 @@ def test_the_update_is_that_of_the_paper_s_objective(tmp_path):
     gradients = torch.autograd.grad(torch.stack(rows).mean(), list(weights.values()))
     steps = {name: -0.01 * g for name, g in zip(weights, gradients, strict=True)}
     assert relative_difference(update(trainer), steps) < 1e-5
+
+
+@pytest.mark.parametrize("config", KEPT.values(), ids=KEPT)
+def test_losses_computed_before_training_make_the_same_update(tmp_path, config):
+    updates = []
+    for teacher in ("online", "cached"):
+        trainer = make_trainer(tmp_path / teacher, **{"method": "csft", "teacher": teacher, **config})
+        move_off_the_anchor(trainer)
+        updates.append(update(trainer))
+    assert relative_difference(*updates) < 1e-5
+    assert trainer._states.task_losses is not None
+
+
+def test_full_tuning_makes_the_update_of_the_paper_s_objective(tmp_path):
+    trainer = make_trainer(tmp_path, "csft", peft=False, max_steps=1, train=task_rows(4))
+    move_off_the_anchor(trainer)
+    rows = [token for row in trainer.train_dataset for token in paper_objective(trainer.model, make_model(), row)]
+    weights = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+    gradients = torch.autograd.grad(torch.stack(rows).mean(), list(weights.values()))
+    steps = {name: -0.01 * g for name, g in zip(weights, gradients, strict=True)}
+    assert relative_difference(update(trainer), steps) < 5e-5  # weights larger than LoRA's round more
+
+
+def test_a_resumed_run_finds_the_aligned_model_s_losses(tmp_path, monkeypatch):
+    settings = {"peft": False, "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+    whole = make_trainer(tmp_path / "whole", "csft", **settings)
+    whole.train()
+    resumed = make_trainer(tmp_path / "whole", "csft", **settings)
+    assert len(list((tmp_path / "whole").glob("_task-losses-*"))) == 1
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    assert_same(trained_weights(resumed), trained_weights(whole))
+
+
+def test_a_row_that_the_aligned_model_never_saw_ends_the_run(tmp_path):
+    trainer = make_trainer(tmp_path, "csft", peft=False)
+    collate = trainer.data_collator
+
+    def changed(examples):
+        batch = collate(examples)
+        batch["input_ids"][0, 0] = 5 if batch["input_ids"][0, 0] != 5 else 6
+        return batch
+
+    trainer.data_collator = changed
+    with pytest.raises(ValueError, match="A row of this batch was not in the training set"):
+        trainer.train()
+
+
+def test_rows_of_a_batch_are_taken_apart():
+    """Two rows, the first padded; the same flattened, with padding at the end. Token 0 of a row is never predicted."""
+    padded = {
+        "input_ids": torch.tensor([[5, 6, 7, 0], [8, 9, 3, 4]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]]),
+        "labels": torch.tensor([[-100, -100, 7, -100], [-100, 9, 3, 4]]),
+    }
+    flattened = {
+        "input_ids": torch.tensor([[5, 6, 7, 8, 9, 3, 4, 0]]),
+        "position_ids": torch.tensor([[0, 1, 2, 0, 1, 2, 3, 0]]),
+        "labels": torch.tensor([[-100, -100, 7, -100, 9, 3, 4, -100]]),
+    }
+    expected = [([5, 6, 7], [-100, -100, 7]), ([8, 9, 3, 4], [-100, 9, 3, 4])]
+    assert [tuple(row) for row in supervised_rows(padded)] == expected
+    assert [tuple(row) for row in supervised_rows(flattened)] == expected
 
 
 def chats(count: int = 8) -> Dataset:
@@ -170,7 +239,8 @@ REFUSED = {
     "whole texts": ({"train": LANGUAGE}, "supervised from the request's first token on.*`prompt` and `completion`"),
     "whole dialogues": ({"train": chats()}, "hides where an answer begins.*`assistant_only_loss: true`"),
     "cut answers": ({"packing": True, "packing_strategy": "wrapped", "max_length": 64}, "`packing_strategy: bfd`"),
-    "full tuning": ({"peft": False}, "`safety_method='csft'` does not work with full tuning.*choose `der`"),
+    "the aligned model online": ({"peft": False, "teacher": "online"}, "does not work with full tuning.*a fresh LoRA"),
+    "a stream": ({"peft": False, "train": task_rows().to_iterable_dataset(), "max_steps": 1}, "streamed.*`Dataset`"),
     "NEFTune": ({"neftune_noise_alpha": 5.0}, "NEFTune"),
 }
 

@@ -5,6 +5,7 @@ import math
 import struct
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -29,7 +30,10 @@ def small_parts(monkeypatch):
 def build(folder, model=None, provenance=WHO, batch_size=4) -> TeacherCache:
     model = model or make_model()
     tap = HiddenStateTap(backbone(model), pad_token_id=0)
-    return build_teacher_cache(folder, tap, model, ROWS, provenance, batch_size=batch_size, device=torch.device("cpu"))
+    states = partial(tap.forward_rows, model)
+    return build_teacher_cache(
+        folder, states, model, ROWS, provenance, batch_size=batch_size, device=torch.device("cpu")
+    )
 
 
 def test_states_are_those_of_each_row_alone(tmp_path):
