@@ -3,7 +3,7 @@
     python -m benchmarks.frontier docs/results/smollm2-135m.csv docs/results/smollm2-135m.svg
 
 For each task, the gain kept is the drop of the task loss from the model before (`aligned`) as a share of that of plain
-fine-tuning (`none`).
+fine-tuning (`none`), of the same seed where it was run (`none, seed 1`).
 """
 
 import argparse
@@ -17,7 +17,9 @@ RATES = ("asr_advbench", "asr_safety_instructions", "asr_q_harm")
 def gain_kept(line: dict[str, str], lines: Sequence[dict[str, str]]) -> float:
     """Return the share of the task's gain that a run keeps: 1 is all that plain fine-tuning gains."""
     same = {other["name"]: float(other["task_loss"]) for other in lines if other["task"] == line["task"]}
-    return (same["aligned"] - float(line["task_loss"])) / (same["aligned"] - same["none"])
+    seed = line["name"].partition(", seed ")[2]
+    plain = same.get(f"none, seed {seed}", same["none"])
+    return (same["aligned"] - float(line["task_loss"])) / (same["aligned"] - plain)
 
 
 def worst_rate(line: dict[str, str]) -> float:
