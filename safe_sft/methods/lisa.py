@@ -42,7 +42,11 @@ class Lisa(WeightAnchor):
           year      = {2024}
         }
     """)
-    reads = WeightAnchor.reads | {"lisa_safety_steps", "lisa_task_steps", "replay_max_new_tokens"}
+    reads = (
+        WeightAnchor.reads
+        | {"lisa_safety_steps", "lisa_task_steps", "replay_max_new_tokens"}
+        | {"safety_rows_in_task_format", "safety_task_template"}
+    )
     needs_rows = True
     alternates = True
     _taken = 0

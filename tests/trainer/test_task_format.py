@@ -57,10 +57,10 @@ def test_a_row_without_a_user_turn_is_named():
         TaskFormat("a {request}", 1.0, 0).dress([SafetyRow([{"role": "system", "content": "x"}], None)])
 
 
-@pytest.mark.parametrize("template", ["sst2", REVIEW + "{request}"])
-def test_replayed_rows_wear_the_format(tmp_path, template):
+@pytest.mark.parametrize(("method", "template"), [("der", "sst2"), ("er", REVIEW + "{request}"), ("lisa", "sst2")])
+def test_replayed_rows_wear_the_format(tmp_path, method, template):
     config = {"safety_rows_in_task_format": 0.5, "safety_task_template": template}
-    trainer = make_trainer(tmp_path, "der", **config)
+    trainer = make_trainer(tmp_path, method, **config)
     texts = make_tokenizer().batch_decode([row.input_ids for row in trainer._tokenized_rows()])
     dressed = [index for index, text in enumerate(texts) if REVIEW in text]
     assert dressed == worn(0.5, rows=6, seed=7)
@@ -68,7 +68,7 @@ def test_replayed_rows_wear_the_format(tmp_path, template):
         assert row["prompt"] in text
         assert row["completion"] in text
     trainer.train()
-    assert trainer._safety_set.digest != make_trainer(tmp_path, "der")._safety_set.digest
+    assert trainer._safety_set.digest != make_trainer(tmp_path, method)._safety_set.digest
 
 
 def test_none_of_the_rows_is_the_run_without_the_setting(tmp_path):
