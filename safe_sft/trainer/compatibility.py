@@ -110,7 +110,8 @@ def _steps_in_backward(trainer: HubTrainer) -> bool:
 
 def _has_cached_teacher(trainer: HubTrainer, method: SafetyMethod) -> bool:
     args, switchable = trainer.args, aligned_without_adapter(trainer.model)
-    return method.needs_teacher and teacher_kind(args.teacher, args.teacher_cache, switchable=switchable) == "cached"
+    kind = teacher_kind(args.teacher, args.teacher_cache, switchable=switchable)
+    return (method.needs_teacher and kind == "cached") or (method.keeps_task_losses and keeps_task_losses(trainer))
 
 
 def _reads_states(method: SafetyMethod) -> bool:

@@ -68,6 +68,7 @@ def test_zero3_takes_a_frozen_head_and_an_online_teacher(tmp_path):
     [
         ({"peft": lora(modules_to_save=["lm_head"])}, r"'er'` does not work with a trained head .*Train a LoRA"),
         ({"method": "der", "teacher": "cached"}, r"'der'` does not work with a cached teacher .*Start a fresh LoRA"),
+        ({"method": "csft", "teacher": "cached"}, r"'csft'` does not work with a cached teacher .*Start a fresh LoRA"),
         (
             {"safety_eval_steps": 1},
             r"do not work with FSDP and DeepSpeed ZeRO-3: .*`safe-sft evaluate` on checkpoints",
