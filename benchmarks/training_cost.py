@@ -34,6 +34,7 @@ from benchmarks.live_memory import allocations
 from safe_sft import SafeSFTConfig, SafeSFTTrainer
 from safe_sft.data import TokenizedRow
 from safe_sft.demo.model import make_tokenizer
+from safe_sft.methods import METHODS
 from safe_sft.models.adapters import adapter_disabled
 from safe_sft.planning.compute import Batch, step_work
 from safe_sft.replay import ReplayBatch
@@ -68,6 +69,10 @@ RUNS: dict[str, dict[str, Any] | None] = {
     "er": {"safety_method": "er"},
     "l2": {"safety_method": "l2"},
     "lwf": {"safety_method": "lwf"},
+    "csft": {"safety_method": "csft"},
+    "csft (cached)": {"safety_method": "csft", "teacher": "cached"},
+    "agem": {"safety_method": "agem"},
+    "safegrad": {"safety_method": "safegrad"},
     "naive der": None,
 }
 
@@ -95,7 +100,7 @@ class Run:
     def __init__(self, name: str, args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast):
         self.name = name
         fields = RUNS[name] or {"safety_method": "none"}
-        replays = fields["safety_method"] in ("der", "er")
+        replays = METHODS[fields["safety_method"]].needs_replay if fields["safety_method"] != "none" else False
         rows = args.batch + (args.replay if name == "plain, same total tokens" else 0)
         config = SafeSFTConfig(
             tempfile.mkdtemp(),
