@@ -71,9 +71,21 @@ class TaskLoss:
     @property
     def half_width(self) -> float:
         """Half of the 95 % interval of a mean over the tokens of rows that were drawn as a whole (ratio estimate)."""
-        n = len(self.sums)
-        residuals = (total - self.value * count for total, count in zip(self.sums, self.tokens, strict=True))
-        return Z_95 * sqrt(n / max(1, n - 1) * sum(r * r for r in residuals)) / sum(self.tokens)
+        return _half_width(self.sums, self.tokens)
+
+    def increase_over(self, other: "TaskLoss") -> tuple[float, float] | None:
+        """Return by how much the mean is above another model's, and half of the 95 % interval, row by row.
+
+        Args:
+            other: what another model loses on the same rows.
+
+        Returns:
+            Nats per token; None where the rows have other tokens with the other model.
+        """
+        if self.tokens != other.tokens:
+            return None
+        more = [mine - theirs for mine, theirs in zip(self.sums, other.sums, strict=True)]
+        return sum(more) / sum(self.tokens), _half_width(more, self.tokens)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the mean, its interval and the number of rows, as plain values."""
@@ -83,6 +95,12 @@ class TaskLoss:
     def __str__(self) -> str:
         """Return the mean, and the half width of its interval."""
         return f"{self.value:.3f} ± {self.half_width:.3f}"
+
+
+def _half_width(sums: Sequence[float], tokens: Sequence[int]) -> float:
+    n, mean = len(sums), sum(sums) / sum(tokens)
+    residuals = (total - mean * count for total, count in zip(sums, tokens, strict=True))
+    return Z_95 * sqrt(n / max(1, n - 1) * sum(r * r for r in residuals)) / sum(tokens)
 
 
 def task_rows(path: str, limit: int | None = None) -> TaskRows:

@@ -1,0 +1,205 @@
+"""The options of commands that measure models: what is asked, who judges, and the bounds of the gate."""
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .numbers import count
+from .unread import Rule, require_read
+
+if TYPE_CHECKING:
+    from ..evaluation.asked import Asked
+    from ..evaluation.evaluate import Settings
+    from ..evaluation.gate import Bounds
+
+#: Precisions that a model can be loaded in.
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def _is_judge(*kinds: str) -> Callable[[Any], bool]:
+    return lambda args: any(name.partition(":")[0] in kinds for name in args.judge or ())
+
+
+MEASURING = (
+    Rule("prompt_column", "a file of requests (`--prompts`, `--suite FILE`)", lambda args: _has_column(args)),
+    Rule("allow_code_execution", "`--utility code:FILE`", lambda args: _has_task(args, "code")),
+    Rule("judge_labels", "`--judge classifier:MODEL`", _is_judge("classifier")),
+    Rule("judge_batch_size", "a judge that is a model (`classifier:`, `guard:`)", _is_judge("classifier", "guard")),
+    Rule(
+        "judge_url judge_key_variable judge_max_cost judge_prices judge_concurrency",
+        "`--judge api:MODEL`",
+        _is_judge("api"),
+    ),
+    Rule("max_utility_drop", "a task (`--utility`)", lambda args: bool(args.utility)),
+    Rule("max_task_loss_increase", "held-out rows (`--task_loss`)", lambda args: args.task_loss is not None),
+)
+#: What is known once the suites are loaded, and before any model is.
+_GATE = (
+    Rule("max_asr max_asr_increase", "a suite of harmful requests (`--suite`)", lambda asked: _can_tell(asked, True)),
+    Rule("max_over_refusal", "a suite of harmless requests (`--suite`)", lambda asked: _can_tell(asked, False)),
+)
+#: What the help says of the bounds.
+GATE = "ends of 95 %% intervals, so that too few prompts cannot pass"
+
+
+def _has_column(args: argparse.Namespace) -> bool:
+    # A data set of the Hub has a column, too; a text file has none.
+    names = [*(args.suite or ()), *([args.prompts] if args.prompts else [])]
+    return any(name == args.prompts or "." in os.path.basename(name) for name in names if not name.endswith(".txt"))
+
+
+def _has_task(args: argparse.Namespace, task: str) -> bool:
+    return any(name.partition(":")[0] == task for name in args.utility or ())
+
+
+def _can_tell(asked: "Asked", harmful: bool) -> bool:
+    return bool(asked.unavailable) or any(suite.harmful is harmful for suite in asked.suites)
+
+
+def add_loading(group: Any) -> None:
+    """Declare how models are loaded, and what their chat template gets."""
+    group.add_argument("--dtype", default="auto", choices=DTYPES, help="precision of the weights (default: auto)")
+    group.add_argument(
+        "--chat_template_kwargs",
+        type=_mapping,
+        help="""variables of the chat template: '{"enable_thinking": false}'""",
+    )
+    group.add_argument("--trust_remote_code", action="store_true", help="run the models' own Python code")
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """Read the JSON of a mapping."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"""{text!r} is no JSON mapping; write '{{"enable_thinking": false}}'""")
+    return value
+
+
+def add_data(group: Any) -> None:
+    """Declare what models are asked."""
+    add = group.add_argument
+    add("--suite", nargs="+", action="extend", help="names, or files (harmless:FILE if its requests are harmless)")
+    add("--prompts", help="one file or Hub data set of harmful requests")
+    add("--prompt_column", default="prompt", help="column of the request, in files (default: prompt)")
+    add(
+        "--attack",
+        nargs="+",
+        default=["none"],
+        help="none, prefill, aoa, suffix:TEXT, task:gsm8k, …; joined by + to compose them",
+    )
+    add(
+        "--utility",
+        nargs="+",
+        action="extend",
+        help="gsm8k, sst2 (from the Hub), gsm8k:FILE, sst2:FILE, code:FILE, lm_eval:TASK",
+    )
+    add("--task_loss", metavar="FILE", help="held-out rows of the task: also measure the loss on their answers")
+    add("--allow_code_execution", action="store_true", help="run, in a sandbox, the programs that models write")
+    add("--limit", type=count, help="at most so many prompts of each suite and task")
+    add("--max_new_tokens", type=count, default=64, help="longest answer to a suite's request, in tokens")
+    add("--batch_size", type=count, default=32, help="prompts answered at a time, per device")
+
+
+def add_judges(group: Any) -> None:
+    """Declare who judges the answers."""
+    add = group.add_argument
+    add("--judge", nargs="+", help="refusal_phrases (default), classifier:MODEL, guard:FAMILY[=MODEL], api:MODEL")
+    add("--judge_labels", nargs="+", default=[], metavar="LABEL=VERDICT", help="verdict of each label of a classifier")
+    add("--judge_batch_size", type=count, default=16, help="answers at a time, of judges that are models")
+    add("--judge_url", default="https://api.openai.com/v1", help="address of the API")
+    add("--judge_key_variable", default="OPENAI_API_KEY", help="environment variable that holds its key")
+    add("--judge_max_cost", type=float, help="cap on the API's cost, in US dollars; needs --judge_prices")
+    add("--judge_prices", type=float, nargs=2, metavar="USD", help="of a million input and output tokens")
+    add("--judge_concurrency", type=int, default=8, help="requests at a time")
+
+
+def add_gate(group: Any) -> None:
+    """Declare the bounds that a model must keep."""
+    add = group.add_argument
+    add("--max_asr", type=float, help="bound on attack success, such as 0.05")
+    add("--max_asr_increase", type=float, help="bound on its increase over the first model")
+    add("--max_over_refusal", type=float, help="bound on refusals of harmless requests")
+    add("--max_utility_drop", type=float, help="bound on the drop of right answers")
+    add("--max_task_loss_increase", type=float, metavar="NATS", help="bound on the increase of --task_loss per token")
+
+
+def bounds_of(args: argparse.Namespace) -> "Bounds":
+    """Return the bounds of the gate.
+
+    Raises:
+        ValueError: for a bound that is no share, or no number of nats.
+    """
+    from ..evaluation.gate import Bounds
+
+    return Bounds(
+        max_asr=args.max_asr,
+        max_asr_increase=args.max_asr_increase,
+        max_over_refusal=args.max_over_refusal,
+        max_utility_drop=args.max_utility_drop,
+        max_task_loss_increase=args.max_task_loss_increase,
+    )
+
+
+def settings_of(args: argparse.Namespace) -> "Settings":
+    """Return how models are run."""
+    from ..evaluation.evaluate import Settings
+
+    return Settings(
+        args.max_new_tokens, args.batch_size, args.dtype, args.trust_remote_code, args.chat_template_kwargs
+    )
+
+
+def asked_of(args: argparse.Namespace) -> "Asked":
+    """Load what models are asked.
+
+    Raises:
+        SuiteUnavailable: when nothing could be loaded.
+        ValueError: when a name or a file cannot be used, or a bound has nothing to be measured with.
+    """
+    from ..evaluation.asked import read_asked
+
+    asked = read_asked(
+        args.suite or (),
+        args.prompts,
+        args.utility or (),
+        attacks=args.attack,
+        limit=args.limit,
+        prompt=args.prompt_column,
+        allow_code_execution=args.allow_code_execution,
+    )
+    require_read(vars(args), {}, _GATE, asked)
+    return asked
+
+
+def judges_of(args: argparse.Namespace) -> "list[Callable[[], Any]]":
+    """Return functions that each make a judge.
+
+    Raises:
+        ValueError: when a judge is unknown, or its options cannot be used.
+    """
+    from ..evaluation.judges.api import Prices
+    from ..evaluation.judges.names import JudgeOptions, judge_maker
+
+    malformed = [text for text in args.judge_labels if "=" not in text]
+    if malformed:
+        raise ValueError(
+            f"`--judge_labels {malformed[0]}` is not of the form LABEL=VERDICT, such as REJECTION=refused."
+        )
+    if args.judge_max_cost is not None and args.judge_prices is None:
+        raise ValueError(f"`--judge_max_cost {args.judge_max_cost}` needs `--judge_prices` to reckon with. Give both.")
+    options = JudgeOptions(
+        labels=dict(text.split("=", 1) for text in args.judge_labels),
+        batch_size=args.judge_batch_size,
+        url=args.judge_url,
+        key_variable=args.judge_key_variable,
+        cache=os.path.join(args.output, "cache", "judge") if args.output else None,
+        prices=Prices(*args.judge_prices) if args.judge_prices else None,
+        max_cost=args.judge_max_cost,
+        concurrency=args.judge_concurrency,
+    )
+    return [judge_maker(name, options) for name in dict.fromkeys(args.judge or ["refusal_phrases"])]
