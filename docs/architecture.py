@@ -20,7 +20,7 @@ LAYERS = (
     ("methods", "hub"),
     ("config", "merging"),
     ("trainer",),
-    ("run", "demo"),
+    ("run", "demo", "repair"),
     ("planning", "experiments"),
     ("cli",),
 )

@@ -17,6 +17,7 @@ COMMANDS = {
     "importance": "estimate how much each weight matters for the safety answers",
     "evaluate": "measure models before they ship: safety, utility, gate",
     "merge": "merge a tuned model with the aligned one",
+    "repair": "repair a model that fails its gate, by a few safety steps or a merge",
     "experiment": "run a grid of recipes, each run once, and print the table of safety and utility",
     "push": "push a model, importance or a teacher cache to the Hub",
     "demo": "build a tiny aligned model, fine-tune it on poisoned data, compare the methods",

@@ -1,9 +1,14 @@
 """Prints the tables at the end of a run."""
 
+from typing import TYPE_CHECKING
+
 from transformers.trainer_callback import TrainerState
 
 from ..evaluation import Evaluation, Rate
 from ..storage.terminal import console, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def print_summary(state: TrainerState, method: str, evaluation: Evaluation) -> None:
@@ -25,11 +30,24 @@ def print_summary(state: TrainerState, method: str, evaluation: Evaluation) -> N
         losses_table.add_row(f"{method}, merged", "", "", "", _text(rates["merged"]))
     out.print(losses_table)
     if numbers:
-        models = [spec.name for spec in evaluation.models]
-        more = table("", *models)
-        for label, of_model in numbers.items():
-            more.add_row(label, *(_text(of_model.get(model)) for model in models))
-        out.print(more)
+        out.print(_by_model(numbers, evaluation))
+
+
+def print_numbers(evaluation: Evaluation) -> None:
+    """Print what was measured, a row each, with a column for each model.
+
+    Args:
+        evaluation: the models, side by side.
+    """
+    console().print(_by_model(_numbers(evaluation), evaluation))
+
+
+def _by_model(numbers: dict[str, dict[str, str]], evaluation: Evaluation) -> "Table":
+    models = [spec.name for spec in evaluation.models]
+    made = table("", *models)
+    for label, of_model in numbers.items():
+        made.add_row(label, *(_text(of_model.get(model)) for model in models))
+    return made
 
 
 def _numbers(evaluation: Evaluation) -> dict[str, dict[str, str]]:

@@ -1,0 +1,73 @@
+"""The folder beside the output in which a repair keeps its rounds and answers, so that a killed one goes on."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.answering import AnswerStore
+from ..storage.writing import write_json
+
+SETTINGS_FILE = "repair.json"
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """The folder; each round in it is complete or not there.
+
+    Attributes:
+        folder: `OUTPUT.rounds`.
+        store: the answers of all models that were measured.
+    """
+
+    folder: Path
+    store: AnswerStore
+
+    @classmethod
+    def open(cls, output: Path, settings: Mapping[str, Any]) -> "Workbench":
+        """Open the folder beside `output`, or make it.
+
+        Args:
+            output: folder that the repaired model is to be written to.
+            settings: all that the rounds depend on, as plain JSON values.
+
+        Raises:
+            ValueError: when it holds the rounds of another repair.
+        """
+        folder = output.absolute().with_name(f"{output.absolute().name}.rounds")
+        path, wanted = folder / SETTINGS_FILE, json.loads(json.dumps(settings))
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            other = [name for name in wanted if found.get(name) != wanted[name]]
+            if other:
+                name = other[0]
+                raise ValueError(
+                    f"'{folder}' holds the rounds of another repair: `{name}` was {found.get(name)!r} there, and is "
+                    f"{wanted[name]!r} here. Remove that folder, or choose another output."
+                )
+        elif folder.is_dir() and any(folder.iterdir()):
+            raise ValueError(
+                f"'{folder}', where the rounds are to be kept, holds other files. Choose another output, or move them."
+            )
+        else:
+            write_json(path, wanted)
+        return cls(folder, AnswerStore(folder / "answers"))
+
+    def round(self, number: int) -> Path:
+        """Return the folder of a round, which may not be there yet."""
+        return self.folder / f"round-{number}"
+
+    def is_done(self, number: int) -> bool:
+        """Return whether a round is complete."""
+        return self.round(number).is_dir()
+
+    @property
+    def merged(self) -> Path:
+        """The folder of the merge, which may not be there yet."""
+        return self.folder / "merge"
+
+    def remove(self) -> None:
+        """Remove the folder, once the repaired model is written."""
+        shutil.rmtree(self.folder)
