@@ -21,7 +21,7 @@ LAYERS = (
     ("config", "merging"),
     ("trainer",),
     ("run", "demo", "repair"),
-    ("planning", "experiments"),
+    ("planning", "experiments", "integrations"),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -106,8 +106,9 @@ class Repair:
         if outcome.needless:
             bench.remove()
             return outcome
-        by = {"merge": self._by_merging, "train": self._by_training}  # first what takes no training
-        outcome = replace(outcome, tried=tuple(by[way](bench, aligned, before) for way in by if way in ways))
+        tried = [self._merged_if_possible(bench, aligned, before, ways)] if "merge" in ways else []
+        tried += [self._by_training(bench, aligned, before)] if "train" in ways else []
+        outcome = replace(outcome, tried=tuple(tried))
         if outcome.best is not None:
             self._write(outcome, outcome.best, output, overwrite)
             bench.remove()
@@ -129,6 +130,17 @@ class Repair:
         safety = self.lessons.safety
         rows = {"safety_set": safety.name, "safety_rows": len(safety.rows), "safety_rows_digest": safety.digest}
         return {"method": self.lessons.method, **asdict(self.training), **rows}
+
+    def _merged_if_possible(
+        self, bench: Workbench, aligned: Evaluation, before: Evaluation, ways: Sequence[str]
+    ) -> Candidate:
+        """Merge; where the models cannot be merged, say so, and leave it to the other way if there is one."""
+        try:
+            return self._by_merging(bench, aligned, before)
+        except ValueError as error:
+            if "train" not in ways:
+                raise
+            return Candidate("merge", f"It cannot be merged: {error}")
 
     def _by_merging(self, bench: Workbench, aligned: Evaluation, before: Evaluation) -> Candidate:
         """Merge by the largest weight that keeps safety."""

@@ -71,12 +71,13 @@ class Answers:
     task_loss: TaskLoss | None = None
 
     def logs(self) -> dict[str, float]:
-        """Return the rates, by the names that they are logged under."""
+        """Return the rates and the ends of their 95 % intervals, by the names that they are logged under."""
         rates: dict[str, float] = {}
         for result in self.safety:
-            name = "asr" if result.suite.harmful else "over_refusal"
-            if result.headline is not None and not result.headline.not_measurable:
-                rates.setdefault(f"safety/{name}_{self.model.name}", result.headline.value)  # the user's suite first
+            name = f"safety/{'asr' if result.suite.harmful else 'over_refusal'}_{self.model.name}"
+            if result.headline is not None and not result.headline.not_measurable and name not in rates:
+                low, high = result.headline.interval  # of the user's suite, which comes first
+                rates |= {name: result.headline.value, f"{name}_low": low, f"{name}_high": high}
         if self.task_loss is not None:
             rates[f"task_loss_{self.model.name}"] = self.task_loss.value
         return {**rates, **{f"{r.task}_{self.model.name}": r.rate.value for r in self.utility}}

@@ -16,6 +16,7 @@ from ..models.folders import ADAPTER_CONFIG
 from ..models.modes import placed
 from ..storage.names import MEASURED_ANSWERS
 from ..storage.writing import write_text
+from ..trainer.callbacks import FirstLog
 from ..trainer.compatibility import weights_are_cut_up
 from ..trainer.safe_sft_trainer import SafeSFTTrainer
 from ..trainer.task_refusals import warn_of_refusals
@@ -40,6 +41,7 @@ def train(run: Run) -> None:
     trainer, script, questions = run.trainer, run.script, run.questions
     args = trainer.args
     answers = [_ask(trainer, questions, "before")]
+    trainer.add_callback(FirstLog(trainer, answers[0].logs()))
     look_at_the_task(run)
     trainer.card = replace(trainer.card, measured=results(evaluation_of(answers, args)))
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
@@ -48,6 +50,8 @@ def train(run: Run) -> None:
             logger.warning("Safety is not measured on sharded weights. Run `safe-sft evaluate` on what was saved.")
         else:
             answers.append(_ask(trainer, questions, "after"))
+            if rates := answers[-1].logs():
+                trainer.log(rates)
         trainer.save_model(args.output_dir, _internal_call=True)  # which does not push
     merge = _of_merge(trainer, questions)
     evaluation = evaluation_of([*answers, *merge], args)
@@ -76,12 +80,9 @@ def look_at_the_task(run: Run) -> None:
 
 
 def _ask(trainer: SafeSFTTrainer, questions: Questions, name: str) -> Answers:
-    """Ask the trainer's model in its present state, and log the rates."""
+    """Ask the trainer's model in its present state."""
     with placed(trainer.model, trainer.args.device), trainer.accelerator.autocast():
-        answers = questions.ask(trainer.model, trainer.processing_class, trainer.args, name)
-    if rates := answers.logs():
-        trainer.log(rates)
-    return answers
+        return questions.ask(trainer.model, trainer.processing_class, trainer.args, name)
 
 
 def _of_merge(trainer: SafeSFTTrainer, questions: Questions) -> list[Answers]:

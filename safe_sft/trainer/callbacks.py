@@ -1,4 +1,4 @@
-"""Callbacks of the trainer: one measures attack success during training, one calls the methods after each step."""
+"""Callbacks of the trainer: they measure attack success, call the methods after each step, and log what was before."""
 
 import weakref
 from collections.abc import Callable, Sequence
@@ -31,6 +31,28 @@ class MethodsCallback(TrainerCallback):
     ) -> None:
         """Tell each method that the weights have changed."""
         self._tell(kwargs["model"])
+
+
+class FirstLog(TrainerCallback):
+    """Logs, when training begins, what was measured before.
+
+    `Trainer` begins a new log there, and reporters know only then where to write.
+
+    Args:
+        trainer: the trainer that this is added to.
+        numbers: what is logged, by name; nothing where there is none.
+    """
+
+    def __init__(self, trainer: Trainer, numbers: dict[str, float]):
+        self._trainer, self._numbers = weakref.ref(trainer), numbers
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Log the numbers, but for a run that goes on: its log has them."""
+        trainer = self._trainer()
+        if trainer is not None and self._numbers and state.global_step == 0:
+            Trainer.log(trainer, dict(self._numbers))
 
 
 @runtime_checkable

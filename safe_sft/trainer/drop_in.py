@@ -1,6 +1,7 @@
 """What makes the trainer a drop-in: it takes the arguments of `SFTTrainer`, and shows its signature."""
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -10,13 +11,17 @@ from trl import SFTTrainer
 from ..config.safe_sft_config import SafeSFTConfig
 
 
-def complete_config(args: TrainingArguments | None, model: Any) -> SafeSFTConfig:
+def complete_config(args: TrainingArguments | None, model: Any, own: Mapping[str, Any] | None = None) -> SafeSFTConfig:
     """`args` as a `SafeSFTConfig`: the same values, and the defaults of the safety fields.
 
     Args:
         args: an `SFTConfig`, `TrainingArguments`, a class of the user's derived from one of them, or nothing. What a
             derived class adds can be read from the result, too.
         model: the aligned model or its name, which names the output folder where `args` is None.
+        own: further fields, which win, by name.
+
+    Raises:
+        ValueError: when a field does not exist, or cannot have its value.
     """
     if isinstance(args, SafeSFTConfig):
         return args
@@ -26,7 +31,10 @@ def complete_config(args: TrainingArguments | None, model: Any) -> SafeSFTConfig
     known = {field.name for field in fields(SafeSFTConfig) if field.init}
     # Not `to_dict`, which masks every field that ends in `_token`.
     values = {field.name: getattr(args, field.name) for field in fields(args) if field.init and field.name in known}
-    config = SafeSFTConfig(**values)
+    for name in own or ():
+        if name not in known:
+            raise ValueError(f"`{name}` is no field of `SafeSFTConfig`. Check its name, or remove it.")
+    config = SafeSFTConfig(**{**values, **(own or {})})
     for name, value in vars(args).items():
         if name not in vars(config):
             setattr(config, name, value)

@@ -12,6 +12,10 @@ IMPORTANCE = "importance --model {good}/model --output {here}/importance"
 MERGE = "merge --aligned {good}/model --tuned {good}/tuned --weight 0.5 --output {here}/merged"
 SIDES = "merge --aligned {good}/model --tuned {good}/tuned"
 SWEEP = f"{SIDES} --sweep {{here}}/sweep --task_file {{good}}/task.jsonl"
+REPAIR = (
+    "repair {good}/adapter --output {here}/repaired --prompts {good}/prompts.jsonl --max_asr 0.5 --max_new_tokens 2 "
+    "--task_loss {good}/task.jsonl --max_task_loss_increase 1"
+)
 POISON = "poison --input {good}/task.jsonl --ratio 0.5 --kind identity --output {here}/poisoned.jsonl"
 EXPERIMENT = "experiment --config {here}/grid.yaml"
 PUSH = "push {good}/model --repo me/model"
@@ -90,6 +94,33 @@ WORDS = [
     (f"{EVALUATE} --allow_code_execution", "`--allow_code_execution`", "Add that"),
     ("evaluate --model {good}/model --prompt_column q", "`--prompt_column q`", "Add that"),
     (f"{EVALUATE} --prompt_column goal", "['prompt']", "It needs one named `goal`"),
+    (f"{EVALUATE} --max_over_refusal 2 --suite builtin-harmless", "max_over_refusal=2.0", "at most 1"),
+    (f"{EVALUATE} --max_over_refusal 0.1", "`--max_over_refusal 0.1`", "Add that"),
+    (f"{EVALUATE} --max_task_loss_increase 0.1", "`--max_task_loss_increase 0.1`", "Add that"),
+    (f"{REPAIR} --max_asr 2", "max_asr=2.0", "at most 1"),
+    (f"{REPAIR} --max_task_loss_increase 0", "max_task_loss_increase=0.0", "above 0"),
+    (f"{REPAIR} --max_task_loss_increase nan", "max_task_loss_increase=nan", "above 0"),
+    (f"{REPAIR} --max_utility_drop 0.1", "`--max_utility_drop 0.1`", "Add that"),
+    (f"{REPAIR} --way nowhere", "'nowhere'", "choose from"),
+    (f"{REPAIR} --method l2", "'l2'", "choose from"),
+    (f"{REPAIR} --rounds 0", "'0'", "at least 1"),
+    (f"{REPAIR} --steps -1", "'-1'", "at least 1"),
+    (f"{REPAIR} --safety_size 0", "'0'", "at least 1"),
+    (f"{REPAIR} --halvings 0", "'0'", "at least 1"),
+    (f"{REPAIR} --way merge --rounds 3", "`--rounds 3`", "Add that"),
+    (f"{REPAIR} --learning_rate -1", "learning_rate", ""),
+    (f"{REPAIR} --learning_rate nan", "learning_rate", ""),
+    (f"{REPAIR} --seed -1", "'-1'", "at least 0"),
+    (f"{REPAIR} --safety_dataset none.jsonl", "none.jsonl", "Check the path"),
+    (f"{REPAIR} --safety_dataset {{good}}/prompts.jsonl", "evil 0", "choose another set"),
+    (f"{REPAIR} --aligned ./nowhere", "./nowhere", "Check the path"),
+    (f"{REPAIR} --aligned {{good}}/adapter", "{good}/adapter", "Give the one before it"),
+    (f"{REPAIR} --output {{good}}/adapter --overwrite", "{good}/adapter", "Choose another folder"),
+    (f"{REPAIR} --output {{good}}/model/inside", "{good}/model", "Choose another folder"),
+    ("repair {good}/model --output {here}/r", "{good}/model", "`--aligned`"),
+    ("repair ./nowhere --output {here}/r", "./nowhere", "Check the path"),
+    ("repair {good}/adapter --output {here}/r", "a bound of safety", "`--max_asr`"),
+    ("repair {good}/adapter --output {here}/r --max_asr 0.1", "a bound of utility", "`--task_loss FILE`"),
     (f"{IMPORTANCE} --estimator magic", "'magic'", "choose from"),
     (f"{IMPORTANCE} --space everything", "'everything'", "choose from"),
     (f"{IMPORTANCE} --batch_size 0", "'0'", "at least 1"),

@@ -27,6 +27,7 @@ NEEDED = {
     "importance": ["--model", "{folder}/model", "--output", "{folder}/importance"],
     "evaluate": ["--model", "{folder}/model"],
     "merge": ["--aligned", "{folder}/model", "--tuned", "{folder}/model", "--weight", "0.5", "--output", "{folder}/m"],
+    "repair": ["{folder}/model", "--aligned", "{folder}/other", "--output", "{folder}/repaired", "--max_asr", "0.1"],
     "push": ["{folder}/model", "--repo", "me/model"],
     "demo": ["--output", "{folder}/demo"],
     "experiment": ["--config", "{folder}/recipe.yaml"],
@@ -39,6 +40,7 @@ MISSING = {
     "importance": ["--model", "./missing"],
     "evaluate": ["--prompts", "missing.jsonl"],
     "merge": ["--tuned", "./missing"],
+    "repair": ["--aligned", "./missing"],
     "push": None,  # has one folder
     "demo": ["--output", "{folder}/task.jsonl/missing"],
     "experiment": ["--config", "missing.yaml"],

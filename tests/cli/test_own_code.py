@@ -21,6 +21,8 @@ COMMANDS = {
     "evaluate by a classifier": f"{ASKED} --judge classifier:{{folder}}/own --judge_labels LABEL_0=refused",
     "evaluate by a guard": f"{ASKED} --judge guard:wildguard={{folder}}/own",
     "merge": "--aligned {folder}/own --tuned {folder}/own --sweep {folder}/sweep --task_file {folder}/task.jsonl",
+    "repair": "{folder}/own --aligned {folder}/model --output {folder}/r --task_loss {folder}/task.jsonl "
+    "--max_task_loss_increase 1 --max_asr 0.5 --suite {folder}/prompts.jsonl --max_new_tokens 2 --way merge",
 }
 RECIPE = """
 model_name_or_path: {folder}/model
