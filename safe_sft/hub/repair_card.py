@@ -52,14 +52,20 @@ def _card(folder: Path, measured: Mapping[str, Any], made: Mapping[str, Any], so
         failed=failed_checks(measured),
     )
     before = ModelCard.load(source / CARD, ignore_metadata_errors=True).data.to_dict() if _has_card(source) else {}
+    outdated = {*_OUTDATED, *(["base_model"] if _is_local(before.get("base_model")) else [])}
     data = ModelCardData(
-        **{key: value for key, value in before.items() if key not in _OUTDATED},
+        **{key: value for key, value in before.items() if key not in outdated},
         library_name="peft" if adapter else "transformers",
         tags=sorted({*(before.get("tags") or []), "safe-sft"}),
         model_name=name,
         eval_results=eval_results(measured) or None,
     )
     return clean_text(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}").content) + "\n"
+
+
+def _is_local(base: Any) -> bool:
+    """Whether a card names a folder of its author's machine, which the Hub would refuse."""
+    return isinstance(base, str) and (base.startswith((".", "/", "~")) or Path(base).is_dir())
 
 
 def _has_card(folder: Path) -> bool:

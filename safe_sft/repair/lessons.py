@@ -75,9 +75,11 @@ class Lessons:
         Raises:
             ValueError: when the aligned model refuses too few of the rows.
         """
-        rows = self.safety.tokenize(aligned, tokenizer, self.args)
-        if any(row.completion is None for row in self.safety.rows):
-            rows = _refused(rows, tokenizer)
+        given = [row for row in self.safety.rows if row.completion is not None]
+        alone = [row for row in self.safety.rows if row.completion is None]
+        rows = SafetySet(tuple(given)).tokenize(aligned, tokenizer, self.args) if given else []
+        if alone:
+            rows += _refused(SafetySet(tuple(alone)).tokenize(aligned, tokenizer, self.args), tokenizer)
         rows = [row.beginning(self.args.replayed_tokens) for row in rows]
         if self.method == "er":
             return Taught(tuple(rows))

@@ -124,7 +124,7 @@ class Repair:
 
     def _settings(self) -> dict[str, Any]:
         """Return all that the rounds depend on."""
-        return {"models": self.inputs.digest(), **self._facts(), "halvings": self.halvings}
+        return {"models": self.inputs.digest(), **self._facts()}
 
     def _facts(self) -> dict[str, Any]:
         safety = self.lessons.safety
@@ -151,9 +151,10 @@ class Repair:
         clear_device_cache(garbage_collection=True)
         if weight == 0:
             return Candidate("merge", f"No merge weight from {2**-self.halvings:g} on keeps the bounds of safety.")
-        if not bench.merged.is_dir():
-            merge(self.inputs.aligned.label, self.inputs.model.label, METHOD, weight, bench.merged)
-        found = self._measured("merge", bench.merged, bench, aligned, before)
+        folder = bench.merged(weight)
+        if not folder.is_dir():
+            merge(self.inputs.aligned.label, self.inputs.model.label, METHOD, weight, folder)
+        found = self._measured("merge", folder, bench, aligned, before)
         self.say(f"Merge of weight {weight:g}: {found.told}")
         made = {"way": "merge", "method": METHOD, "weight": weight, **_seconds(start)}
         why = None if kept(found.checks) else f"Of weight {weight:g}, not all bounds are kept: "

@@ -63,10 +63,9 @@ class Workbench:
         """Return whether a round is complete."""
         return self.round(number).is_dir()
 
-    @property
-    def merged(self) -> Path:
-        """The folder of the merge, which may not be there yet."""
-        return self.folder / "merge"
+    def merged(self, weight: float) -> Path:
+        """Return the folder of the merge of this weight, which may not be there yet."""
+        return self.folder / f"merge-{weight:g}"
 
     def remove(self) -> None:
         """Remove the folder, once the repaired model is written."""
