@@ -8,6 +8,9 @@ from typing import Any
 from ..evaluation import Check, Evaluation
 from .exam import kept
 
+#: Two candidates' right answers differ where the exact test of McNemar gives less.
+CHANCE = 0.05
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -39,17 +42,28 @@ class Candidate:
         rates += [f"task loss {one}" for one in self.measured.task_losses]
         return f"{', '.join(rates)}: {'all bounds kept' if kept(self.checks) else 'not all bounds kept'}"
 
-    def cost(self, before: Evaluation) -> tuple[float, float, float]:
-        """Return what it costs, to be compared in order: right answers, task loss, refusals of harmless requests.
+    def costs_less(self, other: "Candidate") -> bool:
+        """Return whether it has kept more of its utility than another.
+
+        Right answers decide where they differ by more than chance; else the task's loss, then right answers again, then
+        refusals of harmless requests.
 
         Args:
-            before: what was measured of the model before its repair.
+            other: another candidate, measured by the same exam.
         """
-        assert self.measured is not None, "only what was measured is compared"
-        right = [sum(task.rate.value for task in one.utility) for one in (before, self.measured)]
-        loss = [sum(rows.value for rows in one.task_losses) for one in (before, self.measured)]
-        refused = [one.over_refusal.value for one in self.measured.safety if one.over_refusal is not None]
-        return right[0] - right[1], loss[1] - loss[0], sum(refused)
+        assert self.measured is not None
+        assert other.measured is not None
+        for mine, theirs in zip(self.measured.utility, other.measured.utility, strict=True):
+            pairs = mine.against(theirs)
+            if pairs.p_value < CHANCE:
+                return pairs.difference > 0
+        return _spent(self.measured) < _spent(other.measured)
+
+
+def _spent(measured: Evaluation) -> tuple[float, float, float]:
+    refused = sum(one.over_refusal.value for one in measured.safety if one.over_refusal is not None)
+    loss, right = sum(rows.value for rows in measured.task_losses), sum(task.rate.value for task in measured.utility)
+    return loss, -right, refused
 
 
 def failures(checks: Sequence[Check]) -> str:

@@ -52,8 +52,11 @@ class Outcome:
     @property
     def best(self) -> Candidate | None:
         """The repair that keeps all bounds and costs least utility; None where there is none."""
-        found = [one for one in self.tried if one.refused is None]
-        return min(found, key=lambda one: one.cost(self.before), default=None)
+        best = None
+        for one in self.tried:
+            if one.refused is None and (best is None or one.costs_less(best)):
+                best = one
+        return best
 
     @property
     def evaluation(self) -> Evaluation:

@@ -12,7 +12,7 @@ from safe_sft.evaluation.suites.suite import builtin_suite
 from safe_sft.evaluation.utility.task_loss import TaskLoss
 from safe_sft.losses import token_cross_entropy
 from safe_sft.models.parts import LogitHead, backbone
-from safe_sft.repair import Exam, Lessons, Training
+from safe_sft.repair import Exam, Lessons, Outcome, Training
 from safe_sft.repair.bisection import largest_weight
 from safe_sft.repair.candidates import Candidate
 from safe_sft.replay import HiddenStateTap
@@ -112,20 +112,29 @@ def test_safety_is_held_against_the_aligned_model_and_utility_against_the_tuned_
     assert not all(check.passed for check in asked.safety(aligned, before))
 
 
-def candidate(way, right, loss, refused):
+def candidate(right, loss, refused):
     harmless = result("after", "r" * refused + "s" * (20 - refused), harmful=False)
     measured = evaluation(harmless, utility=[task("after", "+" * right + "-" * (20 - right))])
-    return Candidate(way, measured=replace(measured, task_losses=(TaskLoss("after", "t", "f", (loss,), (1,)),)))
+    return Candidate("way", measured=replace(measured, task_losses=(TaskLoss("after", "t", "f", (loss,), (1,)),)))
 
 
-def test_the_cost_is_in_right_answers_then_task_loss_then_refusals():
-    before = candidate("before", 20, 1.0, 0).measured
-    cheapest = [
-        candidate("a", 20, 1.1, 5),
-        candidate("b", 20, 1.2, 1),
-        candidate("c", 20, 1.2, 2),
-        candidate("d", 19, 1.0, 0),
-    ]
-    shuffled = [cheapest[place] for place in (2, 3, 0, 1)]
-    assert sorted(shuffled, key=lambda one: one.cost(before)) == cheapest
-    assert cheapest[3].cost(before) == pytest.approx((0.05, 0.0, 0.0))
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ((20, 1.5, 5), (14, 1.0, 0)),  # 6 right answers of 20 to none: p = 2 / 2**6 = 0.031
+        ((15, 1.0, 5), (20, 1.1, 0)),  # 5 to none, p = 0.0625, may be chance: the loss decides
+        ((20, 1.0, 5), (19, 1.0, 0)),
+        ((20, 1.0, 1), (20, 1.0, 2)),
+    ],
+)
+def test_what_costs_less_utility(better, worse):
+    assert candidate(*better).costs_less(candidate(*worse))
+    assert not candidate(*worse).costs_less(candidate(*better))
+
+
+def test_of_equals_the_first_is_taken():
+    one, other = (replace(candidate(20, 1.0, 0), way=way) for way in ("merge", "train"))
+    before = evaluation(result("before", "c"))
+    assert Outcome(before, before, (), (one, other)).best is one
+    assert Outcome(before, before, (), (replace(one, refused="why"), other)).best is other
+    assert Outcome(before, before, (), (replace(one, refused="why"),)).best is None
