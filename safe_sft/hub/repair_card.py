@@ -56,11 +56,16 @@ def _card(folder: Path, measured: Mapping[str, Any], made: Mapping[str, Any], so
     data = ModelCardData(
         **{key: value for key, value in before.items() if key not in outdated},
         library_name="peft" if adapter else "transformers",
-        tags=sorted({*(before.get("tags") or []), "safe-sft"}),
+        tags=sorted({*_tags(before), "safe-sft"}),
         model_name=name,
-        eval_results=eval_results(measured) or None,
+        eval_results=eval_results(measured, "before_repair") or None,
     )
     return clean_text(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}").content) + "\n"
+
+
+def _tags(before: Mapping[str, Any]) -> list[str]:
+    """Return the tags of a card, without those that PEFT makes of the folder of a base."""
+    return [tag for tag in before.get("tags") or [] if not _is_local(tag.removeprefix("base_model:adapter:"))]
 
 
 def _is_local(base: Any) -> bool:

@@ -64,21 +64,22 @@ def result_rows(measured: Mapping[str, Any]) -> list[Row]:
     return sorted(rows.values(), key=lambda row: list(_KINDS).index(row.kind))
 
 
-def eval_results(measured: Mapping[str, Any]) -> list[EvalResult]:
+def eval_results(measured: Mapping[str, Any], before: str = "before_training") -> list[EvalResult]:
     """Make what the Hub shows beside the card: the numbers of the tuned model, and of its merge if there is one.
 
     Args:
         measured: numbers from `evaluation.output.results.results`.
+        before: what the numbers of the model before are called.
     """
     return [
-        _eval_result(row, model)
+        _eval_result(row, model, before)
         for row in result_rows(measured)
         for model in (AFTER, MERGED)
         if model in row.rates and row.rates[model]["n"] and row.rates[model]["value"] is not None
     ]
 
 
-def _eval_result(row: Row, model: str) -> EvalResult:
+def _eval_result(row: Row, model: str, called: str) -> EvalResult:
     _, metric, lower = _KINDS[row.kind]
     rate = row.rates[model]
     interval = f"95 % interval {rate['low']:.3f} to {rate['high']:.3f}, n={rate['n']}"
@@ -99,7 +100,7 @@ def _eval_result(row: Row, model: str) -> EvalResult:
             "n": rate["n"],
             "judge": row.judge,
             **{name: share for name, share in rate.get("shares", {}).items() if share},
-            **({} if before is None or before["value"] is None else {"before_training": round(before["value"], 4)}),
+            **({} if before is None or before["value"] is None else {called: round(before["value"], 4)}),
         },
     )
 

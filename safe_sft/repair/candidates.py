@@ -45,8 +45,8 @@ class Candidate:
     def costs_less(self, other: "Candidate") -> bool:
         """Return whether it has kept more of its utility than another.
 
-        Right answers decide where they differ by more than chance; else the task's loss, then right answers again, then
-        refusals of harmless requests.
+        Right answers decide where they differ by more than chance; else the task's loss, then right answers again,
+        then refusals of harmless requests.
 
         Args:
             other: another candidate, measured by the same exam.

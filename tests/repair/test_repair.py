@@ -78,6 +78,8 @@ def test_it_is_safe_again_and_says_what_was_done(repaired, name):
     assert "| Attack success rate ↓ | bad" in card
     assert "| Over-refusal rate ↓ | good" in card
     assert "before the repair" in card
+    assert str(folder.parent) not in card.split("\n---\n")[0].replace(f"{folder.parent}/task.jsonl", "")
+    assert "before_repair: 1" in card
     assert not folder.with_name(f"{folder.name}.rounds").exists()
 
 

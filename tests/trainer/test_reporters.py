@@ -81,7 +81,7 @@ REPORTERS = {
 def test_every_number_reaches_the_dashboard_with_its_step(tmp_path, monkeypatch, reporter):
     recorders = REPORTERS[reporter](monkeypatch)
     trainer = make_trainer(
-        tmp_path, "der+agem", safety_weight="auto+0.5", report_to=reporter, evaluation=task_rows(4), run_name="run"
+        tmp_path, "der+agem", safety_weight="auto", report_to=reporter, evaluation=task_rows(4), run_name="run"
     )
     trainer.add_callback(
         SafetyEvalCallback(trainer, [f"bad {i}" for i in range(8)], judge=Half(), steps=1, max_new_tokens=3)
