@@ -92,10 +92,16 @@ def plugin(patch: Any, name: str) -> BasePlugin:
     return getattr(importlib.import_module(module), attribute)()
 
 
+class AxolotlInputConfigBase(BaseModel):
+    """axolotl's own class of the configuration."""
+
+
 def merged_input(plugin: BasePlugin) -> type[BaseModel]:
     """Make axolotl's class of the configuration with the plugin's arguments, as `merge_input_args` does."""
     module, attribute = str(plugin.get_input_args()).rsplit(".", 1)
-    return type("AxolotlInputConfig", (BaseModel, getattr(importlib.import_module(module), attribute)), {})
+    return type(
+        "AxolotlInputConfig", (AxolotlInputConfigBase, getattr(importlib.import_module(module), attribute)), {}
+    )
 
 
 def built(plugin: BasePlugin, cfg: DictDefault, folder: Any) -> Any:

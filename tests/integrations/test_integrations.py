@@ -57,7 +57,7 @@ def test_axolotls_packing_is_refused(plugin, tmp_path):
     ("own", "message"),
     [
         ({"safety_metod": "er"}, "`safety_metod` is no field"),
-        ({"safety_method": "err"}, "'err' is unknown"),
+        ({"safety_method": "err"}, "there is no method 'err'"),
         ({"lisa_task_steps": 4}, "has no effect"),
     ],
 )
