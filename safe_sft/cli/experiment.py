@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--config", required=True, help="the experiment: a recipe with grid, variants and exclude")
     add("--output", help="folder of runs and results (default: output_dir of the file, else outputs/NAME)")
+    add("--quick", action="store_true", help="one point of the grid, every variant, 20 steps each, in OUTPUT/quick")
     add("--dry_run", action="store_true", help="list the runs, what is shared, and what each takes")
     add(
         "--mode",
@@ -73,11 +74,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.index is not None and args.index >= args.count:
         raise ValueError(f"`--index {args.index}` is no share of `--count {args.count}`. Count from 0.")
-    experiment = read_experiment(args.config)
-    root = Path(args.output or experiment.output or f"outputs/{experiment.name}")
+    experiment = read_experiment(args.config, quick=args.quick)
+    root = Path(args.output or experiment.output or f"outputs/{experiment.name.removesuffix('-quick')}")
+    root = root / "quick" if args.quick else root
     require_folder(root, "--output")
     runs = distinct_runs(experiment.cells)
-    _check(experiment, args.config)
+    _check(runs, args.config)
     mine = runs if args.count is None else share_of(runs, args.index, args.count)
     if args.dry_run:
         return _dry_run(experiment, mine, root)
@@ -86,22 +88,27 @@ def run(args: argparse.Namespace) -> int:
     return _do(args, experiment, runs, mine, root)
 
 
-def _check(experiment: "Experiment", path: str) -> None:
-    """Check each variant and each value of each axis, before anything is run.
+def _check(runs: "list[Run]", path: str) -> None:
+    """Check each variant, each value of each axis, and each variant as a later stage, before anything is run.
 
     Raises:
         ValueError: for the first recipe that cannot be used; the message names the run.
     """
+    from ..experiments.refusals import require_possible
+    from ..experiments.stage_recipe import stage_fields
+
     seen: set[tuple[str, str]] = set()
-    for cell in experiment.cells:
-        new = {("variant", cell.variant), *cell.point.items()}
-        if new <= seen:
+    for run in runs:
+        new = {part for cell in run.cells for part in (("variant", cell.variant), *cell.point.items())}
+        new |= {("later stage", f"{run.anchor} {cell.variant}") for cell in run.cells if run.start is not None}
+        if run.cells and new <= seen:
             continue
         seen |= new
         try:
-            _arguments(dict(cell.recipe))
+            require_possible(run)
+            _arguments(dict(stage_fields(run)))
         except (ValueError, TypeError, OSError) as error:
-            raise ValueError(f"The run '{cell.name}' of '{path}' cannot be run. {error}") from error
+            raise ValueError(f"The run '{run.name}' of '{path}' cannot be run. {error}") from error
 
 
 def _arguments(recipe: dict[str, Any]) -> Any:
@@ -136,7 +143,9 @@ def _dry_run(experiment: "Experiment", runs: "list[Run]", root: Path) -> int:
 def _submit(args: argparse.Namespace, root: Path) -> int:
     from ..experiments.slurm import slurm_parameters, submit
 
-    words = ["--config", args.config, "--output", str(root), "--mode", args.mode]
+    whole = root.parent if args.quick else root
+    words = ["--config", args.config, "--output", str(whole), "--mode", args.mode]
+    words += ["--quick"] if args.quick else []
     jobs = submit(words, root / "slurm", args.jobs, slurm_parameters(args.slurm))
     print(f"Submitted {len(jobs)} jobs: {', '.join(str(job.job_id) for job in jobs)}. Logs: {root / 'slurm'}")
     print("When they have ended, the same command without --slurm writes the results of all.")

@@ -139,6 +139,8 @@ _RULES = (
     Rule(
         "poison_kind poison_dataset poison_trigger", "`poison_ratio` above 0", lambda run: run.script.poison_ratio > 0
     ),
+    Rule("importance_decay", "`importance_previous`", lambda run: run.args.importance_previous is not None),
+    Rule("earlier_tasks", "`safety_eval: true`", lambda run: run.script.safety_eval),
     Rule("safety_eval_store", "`safety_eval: true`", lambda run: run.script.safety_eval),
     Rule("dataset_config dataset_streaming", "`dataset_name`", lambda run: run.script.dataset_name is not None),
     Rule("dataset_test_split", "`eval_strategy: steps` or `epoch`", lambda run: run.args.eval_strategy != "no"),

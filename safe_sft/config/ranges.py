@@ -32,6 +32,36 @@ def is_whole(value: Any, low: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
 
 
+def check_whole(name: str, value: Any) -> None:
+    """Check a field that is a whole number of at least 1, or None.
+
+    Args:
+        name: name of the field.
+        value: its value.
+
+    Raises:
+        ValueError: when it is something else.
+    """
+    if value is not None and not is_whole(value, 1):
+        raise ValueError(f"`{name}={value!r}` must be a whole number of at least 1.")
+
+
+def check_between(name: str, value: Any, low: float, high: float) -> None:
+    """Check a field that is a number within a range.
+
+    Args:
+        name: name of the field.
+        value: its value.
+        low: least value.
+        high: largest value.
+
+    Raises:
+        ValueError: when it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ValueError(f"`{name}={value!r}` must be a number from {low:g} to {high:g}.")
+
+
 def check_training_ranges(args: Any) -> None:
     """Check the numbers of TRL and `transformers` that they would take as they are, and fail on later or never.
 

@@ -15,7 +15,7 @@ from ..storage.secrets import without_secrets
 from .combinations import check_divergences, check_task_format, check_teacher, task_format
 from .docstring_help import help_from_docstring
 from .merging import MERGE_FIELDS, MERGES, check_merge
-from .ranges import as_mapping, check_betas, check_replay_size, check_training_ranges, is_whole
+from .ranges import as_mapping, check_betas, check_between, check_replay_size, check_training_ranges, check_whole
 from .types import check_types, naming_fields
 
 TEACHERS = ("cached", "online")
@@ -36,6 +36,7 @@ _SHARED = {
     *MERGE_FIELDS,
     "save_on_signal",
     "chat_template_kwargs",
+    "preparation_store",
 }
 
 #: Fields that take more than they are annotated with: ours, which has a check of its own, and two of `transformers`.
@@ -85,6 +86,8 @@ class SafeSFTConfig(SFTConfig):
         penalty_normalization: Unit of the weight penalties: `relative` (a share of the aligned weights' own size,
             which means the same on every model), `mean` (importance with mean 1) or `none` (as in the papers).
         importance_path: Folder or Hub repository that `safe-sft importance` wrote; spares the estimation.
+        importance_previous: Folder or Hub repository with the importance of the stage before, to add (online EWC).
+        importance_decay: Factor on it, from 0 (forget it) to 1.
         lisa_safety_steps: For `lisa`: optimizer steps on safety rows, before the steps on the task.
         lisa_task_steps: For `lisa`: optimizer steps on the task, before the next ones on safety rows.
         ema_decay: Share of the running average of the weights that each optimizer step keeps. The average starts at
@@ -102,6 +105,8 @@ class SafeSFTConfig(SFTConfig):
             default 0.35.
         chat_template_kwargs: Further variables of the chat template, such as `{enable_thinking: false}`: for task
             rows, safety rows, the aligned model's own answers and what is measured. A row's column of this name wins.
+        preparation_store: Folder that keeps what is computed before training (importance, teacher caches, the aligned
+            model's own answers), by the digest of all that it depends on: runs that compute the same share it.
         safety_eval_steps: Measure attack success every so many steps, and log it as `eval_asr`.
         safety_max_asr: Stop training when the measured attack success rate is above this.
         safety_eval_size: How many of the built-in held-out prompts that measurement uses.
@@ -130,6 +135,8 @@ class SafeSFTConfig(SFTConfig):
     importance_estimator: str = "empirical"
     penalty_normalization: str = "relative"
     importance_path: str | None = None
+    importance_previous: str | None = None
+    importance_decay: float = 1.0
     lisa_safety_steps: int = 10
     lisa_task_steps: int = 90
     ema_decay: float = 0.999
@@ -142,6 +149,7 @@ class SafeSFTConfig(SFTConfig):
     merge_safe: str | None = None
     merge_threshold: float | None = None
     chat_template_kwargs: dict[str, Any] | str | None = None
+    preparation_store: str | None = None
     safety_eval_steps: int | None = None
     safety_max_asr: float | None = None
     safety_eval_size: int = 64
@@ -246,25 +254,21 @@ class SafeSFTConfig(SFTConfig):
             "safety_eval_size",
             "safety_eval_steps",
         ):
-            value: Any = getattr(self, name)
-            if value is not None and not is_whole(value, 1):
-                raise ValueError(f"`{name}={value!r}` must be a whole number of at least 1.")
+            check_whole(name, getattr(self, name))
         for name, low, high in (
             ("safety_max_asr", 0.0, 1.0),
             ("merge_weight", 0.0, 1.0),
             ("merge_threshold", 0.0, 1.0),
             ("ema_decay", 0.0, 0.9999999),
+            ("importance_decay", 0.0, 1.0),
             ("teacher_temperature", 1e-3, 1e3),
             ("safety_budget", 1e-9, 1e9),
             ("teacher_memory", 0.0, 1e6),
             ("replay_ratio", 1e-3, 100.0),
             ("safety_rows_in_task_format", 0.0, 1.0),
         ):
-            value = getattr(self, name)
-            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            is_unset = value is None and self.__dataclass_fields__[name].default is None
-            if not is_unset and not (is_number and low <= value <= high):
-                raise ValueError(f"`{name}={value!r}` must be a number from {low:g} to {high:g}.")
+            if getattr(self, name) is not None or self.__dataclass_fields__[name].default is not None:
+                check_between(name, getattr(self, name), low, high)
         check_betas(self.csft_betas)
         if any(method.needs_replay for method, _ in self.safety_terms):
             check_replay_size(self.replay_ratio, self.per_device_train_batch_size)

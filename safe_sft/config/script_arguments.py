@@ -1,6 +1,7 @@
 """`SafeScriptArguments`: which data a run uses, beside what `SafeSFTConfig` says about how."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from trl import ScriptArguments
 
@@ -49,6 +50,10 @@ class SafeScriptArguments(ScriptArguments):
             training: of the split `test`, or held out of training, a tenth of it at most; 0 measures none.
         adapter_name_or_path: A trained adapter on `model_name_or_path` (folder or Hub name) that training goes on
             with, instead of a new one. It is then the aligned model.
+        start_from: Folder of what an earlier stage has trained from the same aligned model: training starts from these
+            weights, while the aligned model stays the one that the recipe names, which is protected and compared with.
+        earlier_tasks: What earlier stages have trained on, to be measured as well: mappings of `name` and the fields
+            of a recipe that name its rows, such as `{name: stage 1, task: sst2, task_size: 1000}`.
         push_requires_gate: Whether a model that does not keep the `gate_*` bounds stays here. Needs `push_to_hub`.
         gate_max_asr: Most that the upper end of the 95 % interval of attack success may be, such as 0.05.
         gate_max_asr_increase: The same for the increase of attack success over the model before training.
@@ -71,6 +76,8 @@ class SafeScriptArguments(ScriptArguments):
     safety_eval_store: str | None = None
     task_eval_size: int = 64
     adapter_name_or_path: str | None = None
+    start_from: str | None = None
+    earlier_tasks: list[dict[str, Any]] | None = None
     push_requires_gate: bool = False
     gate_max_asr: float | None = None
     gate_max_asr_increase: float | None = None

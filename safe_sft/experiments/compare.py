@@ -2,13 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import NamedTuple
 
 from ..evaluation.statistics import PairedOutcomes
 from .grid import Experiment
+from .measured import OF_TASK
 from .results import ALIGNED, SEED, Result
+from .stages import STAGE
 
 #: Kind of rate -> whether less is better.
 LOWER_IS_BETTER = {"asr": True, "over_refusal": True, "right": False, "loss": True}
@@ -47,12 +49,14 @@ class Entry:
         best: kinds of rate by which the variant is among the best, by more than chance.
         missing: number of seeds whose run is not there.
         results: the results of the seeds.
+        earlier: for a stage, the means on the task of each earlier one, by its label and by kind.
     """
 
     means: Mapping[str, Mean | None]
     best: frozenset[str] = frozenset()
     missing: int = 0
     results: tuple[Result, ...] = ()
+    earlier: Mapping[str, Mapping[str, Mean | None]] = field(default_factory=dict)
 
 
 Point = tuple[tuple[str, str], ...]
@@ -71,9 +75,23 @@ class Column:
     entries: Mapping[str, Entry]
 
     @property
+    def title(self) -> str:
+        """The point in words."""
+        return ", ".join(f"{axis} {value}" for axis, value in self.point)
+
+    @property
     def utility(self) -> str:
         """Which rate says what the task has gained: `right`, or `loss` where there are no right answers."""
         return "right" if any(entry.means.get("right") for entry in self.entries.values()) else "loss"
+
+    @property
+    def earlier(self) -> dict[str, str]:
+        """The labels of the stages before, each with the kind of rate that says what is left of its task."""
+        found: dict[str, str] = {}
+        for entry in self.entries.values():
+            for label, means in entry.earlier.items():
+                found[label] = "right" if means.get("right") else found.get(label, "loss")
+        return found
 
 
 def columns(experiment: Experiment, results: Sequence[Result]) -> list[Column]:
@@ -87,17 +105,33 @@ def columns(experiment: Experiment, results: Sequence[Result]) -> list[Column]:
     for result in results:
         point = tuple((axis, label) for axis, label in result.cell.point.items() if axis != SEED)
         grouped[point][result.cell.variant].append(result)
-    return [Column(point, _entries(of, experiment.baseline)) for point, of in grouped.items()]
+    stages = list(experiment.axes.get(STAGE, ()))
+    places = {label: stages[: stages.index(label)] for label in stages}
+    return [
+        Column(point, _entries(of, experiment.baseline, places.get(dict(point).get(STAGE, ""), [])))
+        for point, of in grouped.items()
+    ]
 
 
-def _entries(of: Mapping[str, Sequence[Result]], baseline: str) -> dict[str, Entry]:
+def _entries(of: Mapping[str, Sequence[Result]], baseline: str, stages: Sequence[str]) -> dict[str, Entry]:
     best = {kind: _best(of, baseline, kind) for kind in LOWER_IS_BETTER}
     entries = {ALIGNED: Entry(_means([r for group in of.values() for r in group], "before"))}
     for variant, group in of.items():
         marked = frozenset(kind for kind, names in best.items() if variant in names)
         missing = sum(result.measured is None for result in group)
-        entries[variant] = Entry(_means(group, "after"), marked, missing, tuple(group))
+        entries[variant] = Entry(_means(group, "after"), marked, missing, tuple(group), _earlier(group, stages))
     return entries
+
+
+def _earlier(group: Sequence[Result], stages: Sequence[str]) -> dict[str, dict[str, Mean | None]]:
+    """Return the means on the tasks of earlier stages."""
+    return {
+        label: {
+            kind: Mean.of([rate["value"] for result in group if (rate := result.earlier(number, kind))])
+            for kind in OF_TASK
+        }
+        for number, label in enumerate(stages, 1)
+    }
 
 
 def _means(group: Sequence[Result], model: str) -> dict[str, Mean | None]:

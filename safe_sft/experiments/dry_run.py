@@ -11,11 +11,15 @@ from .folder import RunFolder
 from .grid import Experiment
 from .progress import duration
 from .runs import Run
+from .shared import shared_work
 
 #: GPUs whose hours are shown: one of 24 GB and one of 80 GB.
 _SHOWN = ("RTX4090", "A100-80GB")
 #: Fields that change no plan.
 _SEEDS = ("seed", "data_seed", "poison_ratio", "poison_kind", "poison_dataset", "poison_trigger", "safety_weight")
+
+#: A field that counts only beside the importance of the stage before, which is not there yet.
+_CARRIED = "importance_decay"
 
 Planner = Callable[[dict[str, Any]], Plan]
 
@@ -50,7 +54,7 @@ def plan_runs(runs: Sequence[Run], planner: Planner) -> list[Planned]:
         key = repr(sorted((name, repr(value)) for name, value in run.recipe.items() if name not in _SEEDS))
         if key not in known:
             try:
-                known[key] = Planned(run, planner(dict(run.recipe)))
+                known[key] = Planned(run, planner({k: v for k, v in run.recipe.items() if k != _CARRIED}))
             except (OSError, ValueError) as error:  # a model that is not on this machine
                 known[key] = Planned(run, None, " ".join(str(error).split()))
         planned.append(known[key]._replace(run=run))
@@ -65,22 +69,28 @@ def print_dry_run(experiment: Experiment, planned: Sequence[Planned], root: Path
         planned: its runs, with their plans.
         root: its folder.
     """
-    out = console()
+    out, shared = console(), shared_work(one.run for one in planned)
     rows = table("run", "there", "memory", *(f"hours, {name}" for name in _SHOWN), "shared", title=None)
     for one in planned:
         run, plan = one.run, one.plan
         there = "yes" if RunFolder(root, run).done() else "failed" if RunFolder(root, run).error() else ""
+        shares = [other.what for other in shared if run.digest in other.digests and len(other.digests) > 1]
         hours = [_hours(plan.hours(GPUS[name])) if plan and _fits(plan, name) else "" for name in _SHOWN]
         if plan:
             hours = [text if _fits(plan, name) else "too small" for text, name in zip(hours, _SHOWN, strict=True)]
         memory = size(plan.device_bytes) if plan else "not known" if one.why else "merges"
-        rows.add_row(run.name, there, memory, *hours, _shared(run))
+        rows.add_row(run.name, there, memory, *hours, ", ".join([*_origin(run), *shares]))
     out.print(rows)
     trained = [one for one in planned if one.run.after is None]
     cells = len(experiment.cells)
     out.print(
         f"{cells} cells: {len(trained)} runs that train, {len(planned) - len(trained)} that merge what these train."
     )
+    for what in dict.fromkeys(one.what for one in shared):
+        groups = [one.digests for one in shared if one.what == what]
+        users = sum(map(len, groups))
+        if users > len(groups):
+            out.print(f"Shared: {what}, made {len(groups)} times for {users} runs.")
     for name in _SHOWN:
         total = [one.plan.hours(GPUS[name]) for one in trained if one.plan is not None and _fits(one.plan, name)]
         if total and len(total) == len(trained) and None not in total:
@@ -98,8 +108,9 @@ def _hours(hours: float | None) -> str:
     return "not known" if hours is None else f"{hours:.2f}"
 
 
-def _shared(run: Run) -> str:
-    """Say what a run has from others, and what it gives to several cells."""
+def _origin(run: Run) -> list[str]:
+    """Say what a run starts from, and whether it fills several cells."""
+    said = [f"{len(run.cells)} cells"] if len(run.cells) > 1 else []
     if run.after is not None:
-        return f"trained by: {run.after.name}"
-    return f"{len(run.cells)} cells" if len(run.cells) > 1 else ""
+        return [f"trained by: {run.after.name}"]
+    return said if run.start is None else [*said, f"goes on from: {run.start.name} (anchor: {run.anchor})"]

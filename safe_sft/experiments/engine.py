@@ -13,7 +13,7 @@ from signal import Signals
 from typing import Any
 
 from .folder import DONE, ERROR, RECIPE, RunFolder
-from .measured import collect
+from .measured import before_of, collect
 from .runs import Run
 
 MODES = ("cached", "retry", "force")
@@ -31,7 +31,12 @@ class State(str, Enum):
     ELSEWHERE = "running elsewhere"
     DONE = "done"
     FAILED = "failed"
+    BLOCKED = "blocked"
     STOPPED = "stopped"
+
+
+#: States of a run from which nothing can start, in words.
+_LOST = {State.FAILED: "has failed", State.BLOCKED: "is blocked", State.STOPPED: "was stopped"}
 
 
 @dataclass
@@ -113,9 +118,9 @@ class Engine:
             self._show(self.all)
 
     def parent(self, progress: Progress) -> Progress | None:
-        """Return the run that a merge starts from; None for what is trained."""
-        after = progress.run.after
-        return None if after is None else self._of[after.digest]
+        """Return the run that a merge or a later stage starts from; None for what starts from the aligned model."""
+        parent = progress.run.parent
+        return None if parent is None else self._of[parent.digest]
 
     def _open(self) -> list[Progress]:
         return [one for one in self.all if one.state in (State.OPEN, State.ELSEWHERE)]
@@ -128,8 +133,9 @@ class Engine:
                 one.state, one.seconds = State.DONE, float(found.get("seconds", 0.0))
             elif self._counted(one, ERROR):
                 one.state, one.error = State.FAILED, one.folder.error() or ""
-            elif parent is not None and parent.state in (State.FAILED, State.STOPPED):
-                one.state, one.error = State.FAILED, f"What it merges, {parent.run.name}, has {parent.state.value}."
+            elif parent is not None and parent.state in _LOST:
+                one.state = State.BLOCKED
+                one.error = f"{parent.run.name}, which it starts from, {_LOST[parent.state]}."
 
     def _counted(self, one: Progress, name: str) -> dict[str, Any] | None:
         """Return what a file of a run says, unless this mode does not count it: then only one written since counts."""
@@ -205,7 +211,7 @@ class Engine:
             try:
                 measured = collect(one.folder, one.seconds)
                 if parent := self.parent(one):
-                    measured["before"] = (parent.folder.done() or {})["before"]
+                    measured["before"] = before_of(one.run, measured, parent.folder.done() or {})
                 one.folder.finish(measured)
                 one.state = State.DONE
                 return
@@ -240,7 +246,7 @@ def _given_back(lock: int) -> Iterator[None]:
 def _command(one: Progress, engine: Engine) -> list[str]:
     """Return the command line of a run."""
     recipe = ["--config", str(one.folder.path / RECIPE)]
-    if (parent := engine.parent(one)) is not None:
+    if one.run.after is not None and (parent := engine.parent(one)) is not None:
         return [sys.executable, "-m", "safe_sft.cli.merge_run", *recipe, "--tuned", str(parent.folder.model)]
     from ..trainer.checkpoints import newest_checkpoint
 

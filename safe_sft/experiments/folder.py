@@ -21,6 +21,7 @@ import yaml
 from ..storage.secrets import clean_text, without_secrets
 from ..storage.writing import write_json, write_text
 from .runs import Run
+from .stage_recipe import stage_recipe
 
 DONE, ERROR, LOG, MODEL, RECIPE, ANSWERS = (
     "done.json",
@@ -33,6 +34,8 @@ DONE, ERROR, LOG, MODEL, RECIPE, ANSWERS = (
 _LOCK = "lock"
 #: Answers of the aligned model, which all runs share.
 STORE = "aligned-answers"
+#: What runs prepare and share: importance, teacher caches, the aligned model's answers to safety prompts.
+SHARED = "shared"
 
 
 class RunFolder:
@@ -99,8 +102,13 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         if anew and self.model.exists():
             shutil.rmtree(self.model)
-        shared = {"disable_tqdm": True, "safety_eval_store": str(self.root / STORE)}
-        recipe = without_secrets({**shared, **self.run.recipe, "output_dir": str(self.model)})
+        shared = {
+            "disable_tqdm": True,
+            "safety_eval_store": str(self.root / STORE),
+            "preparation_store": str(self.root / SHARED),
+        }
+        before = None if self.run.start is None else RunFolder(self.root, self.run.start).model
+        recipe = without_secrets({**shared, **stage_recipe(self.run, before), "output_dir": str(self.model)})
         write_text(self.path / RECIPE, f"# {self.run.name}\n{yaml.safe_dump(recipe, allow_unicode=True)}")
 
     def finish(self, measured: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,12 @@ from ..hub.results import AFTER, BEFORE, MERGED, Row, result_rows
 from ..hub.safety import read_safety
 from ..storage.names import MEASURED_ANSWERS
 from .folder import ANSWERS, RunFolder
+from .runs import Run
+from .stages import FIRST, earlier_name
 
 #: The rates that are kept of each model, by the kind of `hub.results`.
 RATES = ("asr", "over_refusal", "right", "loss")
+OF_SAFETY, OF_TASK = RATES[:2], RATES[2:]
 
 
 def collect(folder: RunFolder, seconds: float) -> dict[str, Any]:
@@ -27,6 +30,7 @@ def collect(folder: RunFolder, seconds: float) -> dict[str, Any]:
     """
     safety = read_safety(folder.model)
     rows = result_rows(safety or {})
+    earlier = {earlier_name(number) for number in range(1, len(folder.run.stages))}
     last = next((name for name in (MERGED, AFTER) if any(name in row.rates for row in rows)), None)
     if safety is None or last is None:
         raise ValueError("it has measured nothing. Keep `safety_eval: true`, and do not shard the weights.")
@@ -39,18 +43,38 @@ def collect(folder: RunFolder, seconds: float) -> dict[str, Any]:
         "safe_sft": safety.get("safe_sft"),
         "seconds": round(seconds, 1),
         "model": last,
-        "before": _rates(rows, BEFORE),
-        "after": _rates(rows, last),
+        "before": _rates(rows, BEFORE, earlier),
+        "after": _rates(rows, last, earlier),
+        **({"earlier": {name: _rates(rows, last, only=name) for name in sorted(earlier)}} if earlier else {}),
     }
 
 
-def _rates(rows: Sequence[Row], model: str) -> dict[str, dict[str, Any]]:
+def _rates(
+    rows: Sequence[Row], model: str, but: Collection[str] = (), only: str | None = None
+) -> dict[str, dict[str, Any]]:
     """Return the rates of one model by kind; of several suites the first, which is the user's."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
-        if model in row.rates and row.kind in RATES:
+        is_meant = row.subject not in but if only is None else row.subject == only
+        if model in row.rates and row.kind in RATES and is_meant:
             found.setdefault(row.kind, {**row.rates[model], "subject": row.subject})
     return found
+
+
+def before_of(run: Run, measured: Mapping[str, Any], parent: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rates of the aligned model, for a run that starts from another one.
+
+    Args:
+        run: a merge, or a later stage.
+        measured: what it has measured.
+        parent: what the run that it starts from has measured.
+    """
+    if run.after is not None:  # a merge asks the merge alone
+        return dict(parent["before"])
+    if run.anchor == FIRST:
+        return dict(measured["before"])
+    # Before it trains, it is the model of the last stage; of the aligned one, the safety is known.
+    return {kind: rate for kind, rate in parent["before"].items() if kind in OF_SAFETY}
 
 
 def outcomes(folder: RunFolder, model: str, measured: Mapping[str, Any]) -> dict[str, dict[str, bool]]:

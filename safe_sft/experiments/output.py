@@ -13,6 +13,8 @@ from .runs import Run
 from .table import FORMS, Table, tables
 
 PAGE = "report.html"
+#: Name of the chart of a sequence.
+STAGE_CHART = "stages"
 
 
 def write_results(experiment: Experiment, runs: Sequence[Run], root: Path) -> list[Table]:
@@ -28,6 +30,7 @@ def write_results(experiment: Experiment, runs: Sequence[Run], root: Path) -> li
     """
     from .page import page_html
     from .plots import plots
+    from .stage_plots import stage_lines
 
     results = read_results(experiment, runs, root)
     flat, gathered = rows(experiment, results), columns(experiment, results)
@@ -36,7 +39,8 @@ def write_results(experiment: Experiment, runs: Sequence[Run], root: Path) -> li
     made = tables(gathered)
     for name, form in FORMS.items():
         write_text(root / name, form(made, experiment.baseline))
-    drawn = plots(gathered)
+    lines = stage_lines(gathered)
+    drawn = {**({STAGE_CHART: lines} if lines else {}), **plots(gathered)}
     for name, picture in drawn.items():
         write_text(root / f"{name}.svg", picture)
     write_text(root / PAGE, page_html(experiment, results, gathered, made, drawn))
@@ -51,8 +55,8 @@ def print_tables(made: Sequence[Table]) -> None:
     """
     out = console()
     for one in made:
-        pairs = zip(one.groups, one.utilities, strict=True)
-        headings = [f"{group}\n{what}".strip() for group, use in pairs for what in ("ASR ↓", use)]
+        pairs = zip(one.groups, one.headings, strict=True)
+        headings = [f"{group}\n{what}".strip() for group, words in pairs for what in words]
         rows = plain_table("variant", *headings, title=shown(one.title) if one.title else None)
         for name, row in one.rows.items():
             rows.add_row(name, *(shown(cell.text, "bold" if cell.bold else "") for pair in row for cell in pair))

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from ..evaluation.output.charts import drawing, label
 from ..evaluation.output.plots import COLOURS
@@ -13,7 +13,15 @@ from .table import ACROSS
 _MARKS = "osD^vP*Xhp<>"
 _MOST_PANELS = 12
 _WIDTH, _HEIGHT, _ACROSS = 4.4, 3.4, 3
-_WORDS = {"right": "right answers (more is better)", "loss": "task loss, nats per token (less is better)"}
+WORDS = {"right": "right answers (more is better)", "loss": "task loss, nats per token (less is better)"}
+
+
+class Titled(Protocol):
+    """What a panel shows."""
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
 
 
 def plots(columns: Sequence[Column]) -> dict[str, str]:
@@ -53,12 +61,12 @@ def utility_plane(columns: Sequence[Column]) -> str:
         tuned = [(x, y) for name, x, y in found if name != ALIGNED]
         front = [tuned[place] for place in pareto_front([(sign * x.value, y.value) for x, y in tuned])]
         axes.plot([x.value for x, _ in front], [y.value for _, y in front], color="#999", linewidth=1, zorder=1)
-        _scatter(axes, found, _names(columns))
-        axes.set_xlabel(_WORDS[kind], fontsize=8)
+        _scatter(axes, found, names_of(columns))
+        axes.set_xlabel(WORDS[kind], fontsize=8)
         if sign > 0:
             axes.invert_xaxis()  # to the right is better
 
-    return _panels(columns, draw, "ASR against utility, and the Pareto front (right and low is better)")
+    return _of_asr(columns, draw, "ASR against utility, and the Pareto front (right and low is better)")
 
 
 def cost(columns: Sequence[Column]) -> str:
@@ -66,10 +74,10 @@ def cost(columns: Sequence[Column]) -> str:
 
     def draw(axes: Any, column: Column) -> None:
         found = _points(column, _minutes)
-        _scatter(axes, found, _names(columns))
+        _scatter(axes, found, names_of(columns))
         axes.set_xlabel("minutes of a run, with measuring", fontsize=8)
 
-    return _panels(columns, draw, "ASR against cost (left and low is better)")
+    return _of_asr(columns, draw, "ASR against cost (left and low is better)")
 
 
 def poison_lines(columns: Sequence[Column]) -> str:
@@ -81,7 +89,7 @@ def poison_lines(columns: Sequence[Column]) -> str:
             others = tuple(pair for pair in column.point if pair[0] != ACROSS)
             groups.setdefault(others, []).append((ratio, column))
     groups = {point: sorted(group, key=lambda pair: pair[0]) for point, group in groups.items() if len(group) > 1}
-    names = _names(columns)
+    names = names_of(columns)
 
     def draw(axes: Any, panel: Column) -> None:
         for place, name in enumerate(names):
@@ -90,10 +98,10 @@ def poison_lines(columns: Sequence[Column]) -> str:
             if line:
                 x, y = [ratio for ratio, _ in line], [mean.value for _, mean in line]
                 spread = [mean.deviation or 0.0 for _, mean in line]
-                axes.errorbar(x, y, spread, **_style(place), linewidth=1.2, capsize=2, label=label(name))
+                axes.errorbar(x, y, spread, **style(place), linewidth=1.2, capsize=2, label=label(name))
         axes.set_xlabel("poison ratio", fontsize=8)
 
-    return _panels([Column(point, {}) for point in groups], draw, "ASR against the share of poison")
+    return _of_asr([Column(point, {}) for point in groups], draw, "ASR against the share of poison")
 
 
 def _number(text: str | None) -> float | None:
@@ -103,7 +111,8 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def _names(columns: Sequence[Column]) -> list[str]:
+def names_of(columns: Sequence[Column]) -> list[str]:
+    """Return the names of the aligned model and of all variants, in order; the places in it choose their styles."""
     return list(dict.fromkeys(name for column in columns for name in column.entries))
 
 
@@ -119,20 +128,38 @@ def _minutes(entry: Entry) -> Mean | None:
 
 def _scatter(axes: Any, points: Sequence[tuple[str, Mean, Mean]], names: Sequence[str]) -> None:
     for name, x, y in points:
-        style = {**_style(names.index(name)), "linestyle": "none"}
-        axes.errorbar(x.value, y.value, y.deviation, x.deviation, **style, elinewidth=0.8, label=label(name), zorder=2)
+        look = {**style(names.index(name)), "linestyle": "none"}
+        axes.errorbar(x.value, y.value, y.deviation, x.deviation, **look, elinewidth=0.8, label=label(name), zorder=2)
 
 
-def _style(place: int) -> dict[str, Any]:
+def style(place: int) -> dict[str, Any]:
+    """Return colour and mark of the name at a place of `names_of`."""
     return {"color": COLOURS[place % len(COLOURS)], "marker": _MARKS[place % len(_MARKS)], "markersize": 5}
 
 
-def _panels(columns: Sequence[Column], draw: Callable[[Any, Column], None], title: str) -> str:
-    """Draw a panel for each column into one figure, with one legend; empty where there is nothing to draw."""
+def _of_asr(columns: Sequence[Column], draw: Callable[[Any, Column], None], title: str) -> str:
+    """Draw a panel for each column, with ASR upwards."""
+
+    def with_asr(axes: Any, column: Column) -> None:
+        draw(axes, column)
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_ylabel("ASR", fontsize=8)
+
+    return panels(columns, with_asr, title)
+
+
+def panels(shown: Sequence[Titled], draw: Callable[[Any, Any], None], title: str) -> str:
+    """Draw panels into one figure, with one legend, as SVG; empty where there is nothing to draw.
+
+    Args:
+        shown: what each panel shows; only the first dozen are drawn.
+        draw: draws one of them.
+        title: title of the figure.
+    """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    shown = list(columns)[:_MOST_PANELS]
+    shown = list(shown)[:_MOST_PANELS]
     if not shown:
         return ""
     across = min(_ACROSS, len(shown))
@@ -140,16 +167,14 @@ def _panels(columns: Sequence[Column], draw: Callable[[Any, Column], None], titl
     with drawing():
         figure = Figure(figsize=(_WIDTH * across, _HEIGHT * down + 0.8), layout="constrained")
         FigureCanvasSVG(figure)
-        panels = figure.subplots(down, across, squeeze=False).flat
+        places = figure.subplots(down, across, squeeze=False).flat
         handles: dict[str, Any] = {}
-        for axes in panels:
+        for axes in places:
             axes.set_visible(False)
-        for axes, column in zip(figure.axes, shown, strict=False):
+        for axes, panel in zip(figure.axes, shown, strict=False):
             axes.set_visible(True)
-            draw(axes, column)
-            axes.set_ylim(-0.03, 1.03)
-            axes.set_ylabel("ASR", fontsize=8)
-            axes.set_title(label(", ".join(f"{axis} {value}" for axis, value in column.point)), fontsize=9, loc="left")
+            draw(axes, panel)
+            axes.set_title(label(panel.title), fontsize=9, loc="left")
             axes.grid(alpha=0.25)
             axes.tick_params(labelsize=8)
             axes.spines[["top", "right"]].set_visible(False)

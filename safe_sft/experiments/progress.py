@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 #: Most rows of the live table; those that run or have failed come first.
 _ROWS = 20
-_STYLES = {State.DONE: "green", State.FAILED: "red", State.STOPPED: "yellow", State.RUNNING: "bold"}
-_ENDED = (State.DONE, State.FAILED, State.STOPPED)
+_STYLES = {State.DONE: "green", State.FAILED: "red", State.RUNNING: "bold"}
+_STYLES |= {State.BLOCKED: "yellow", State.STOPPED: "yellow"}
+_ENDED = (State.DONE, State.FAILED, State.BLOCKED, State.STOPPED)
 
 
 class Display:
@@ -59,7 +60,7 @@ class Display:
     def _line(self, run: Progress, runs: Sequence[Progress]) -> str:
         ended = sum(one.state in _ENDED for one in runs)
         text = f"[{ended}/{len(runs)}] {run.run.name}: {run.state.value}"
-        if run.state is State.FAILED or run.state is State.STOPPED:
+        if run.state in (State.FAILED, State.BLOCKED, State.STOPPED):
             return f"{text}. {run.error}"
         if run.state is State.RUNNING:
             return text
@@ -72,7 +73,7 @@ class Display:
         left = eta(runs, self._jobs)
         caption = f"{said}{f'; about {duration(left)} left' if left else ''}"
         rows = table("run", "state", "time", "", title=None, caption=caption)
-        order = [State.RUNNING, State.FAILED, State.STOPPED, State.ELSEWHERE, State.OPEN, State.DONE]
+        order = [State.RUNNING, State.FAILED, State.STOPPED, State.BLOCKED, State.ELSEWHERE, State.OPEN, State.DONE]
         for run in sorted(runs, key=lambda one: order.index(one.state))[:_ROWS]:
             taken = duration(run.seconds) if run.seconds else ""
             rows.add_row(run.run.name, shown(run.state.value, _STYLES.get(run.state, "")), taken, run.error[:100])

@@ -2,22 +2,29 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..hub.results import BEFORE
 from ..storage.writing import complete_file, write_text
+from .cells import Cell
 from .folder import RunFolder
-from .grid import Cell, Experiment
-from .measured import RATES, outcomes
+from .grid import Experiment
+from .measured import OF_TASK, RATES, outcomes
 from .runs import Run
+from .stages import STAGE, earlier_name
 
 #: What tables call the model before training.
 ALIGNED = "aligned"
 SEED = "seed"
+_NUMBERS = re.compile(rf"({'|'.join(RATES)})(_stage_\d+)?(_low|_high)?|degenerate|unjudged|seconds")
+_COUNTS = re.compile(rf"({'|'.join(RATES)})(_stage_\d+)?_(n|successes)")
+#: End of a column's name -> what it holds of a rate.
+_ENDS = {"": "value", "_low": "low", "_high": "high", "_n": "n"}
 
 
 @dataclass(frozen=True)
@@ -29,14 +36,31 @@ class Result:
         folder: folder of the run that fills it.
         measured: its numbers; None where the run is not there.
         error: why it failed; None where it did not.
-        parent: folder of the run that it starts from; None for what is trained.
+        blocked: why it cannot be there: a run that it starts from has failed; None where none has.
     """
 
     cell: Cell
     folder: RunFolder
     measured: Mapping[str, Any] | None
     error: str | None = None
-    parent: RunFolder | None = field(default=None, repr=False)
+    blocked: str | None = None
+
+    @property
+    def state(self) -> str:
+        """Return where it stands, in a word: `done`, `failed`, `blocked` or `missing`."""
+        if self.measured is not None:
+            return "done"
+        return "failed" if self.error else "blocked" if self.blocked else "missing"
+
+    def earlier(self, number: int, kind: str) -> dict[str, Any] | None:
+        """Return a rate of the tuned model on the task of an earlier stage; None where there is no number.
+
+        Args:
+            number: number of the stage, from 1.
+            kind: `right` or `loss`.
+        """
+        found = (self.measured or {}).get("earlier", {}).get(earlier_name(number), {}).get(kind)
+        return None if found is None or found.get("value") is None else found
 
     def rate(self, kind: str, model: str = "after") -> dict[str, Any] | None:
         """Return a rate of the tuned model (`after`) or of the aligned one (`before`); None where there is no number.
@@ -68,11 +92,20 @@ def read_results(experiment: Experiment, runs: Sequence[Run], root: Path) -> lis
     found: dict[tuple[str, tuple[str, ...]], Result] = {}
     for run in runs:
         folder = RunFolder(root, run)
-        measured, error = folder.done(), folder.error()
-        parent = None if run.after is None else RunFolder(root, run.after)
+        measured, error, blocked = folder.done(), folder.error(), _blocked(run, root)
         for cell in run.cells:
-            found[cell.variant, tuple(cell.point.values())] = Result(cell, folder, measured, error, parent)
+            found[cell.variant, tuple(cell.point.values())] = Result(cell, folder, measured, error, blocked)
     return [found[cell.variant, tuple(cell.point.values())] for cell in experiment.cells]
+
+
+def _blocked(run: Run, root: Path) -> str | None:
+    """Say which of the runs that a run starts from has failed; None where none has."""
+    if run.parent is None:
+        return None
+    folder = RunFolder(root, run.parent)
+    if folder.done() is None and folder.error():
+        return f"{run.parent.name}, which it starts from, has failed."
+    return _blocked(run.parent, root)
 
 
 def rows(experiment: Experiment, results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -92,19 +125,22 @@ def rows(experiment: Experiment, results: Sequence[Result]) -> list[dict[str, An
 
 def _row(experiment: Experiment, result: Result, model: str) -> dict[str, Any]:
     measured, is_after = result.measured or {}, model == "after"
-    state = "done" if result.measured is not None else "failed" if result.error else "missing"
     row: dict[str, Any] = {"variant": result.cell.variant if is_after else ALIGNED}
     row |= {axis: result.cell.point[axis] for axis in experiment.axes}
-    row |= {"state": state, "digest": result.folder.run.digest}
+    row |= {"state": result.state, "digest": result.folder.run.digest}
     for kind in RATES:
         rate = measured.get(model, {}).get(kind) or {}
         row |= {f"{kind}_subject": rate.get("subject"), kind: rate.get("value")}
         row |= {f"{kind}_{end}": rate.get(end) for end in ("low", "high", "n")}
         row |= {f"{kind}_successes": rate.get("successes")} if kind != "loss" else {}
+    for number in range(1, len(experiment.axes.get(STAGE, ()))):
+        for kind in OF_TASK:
+            earlier = (result.earlier(number, kind) if is_after else None) or {}
+            row |= {f"{kind}_stage_{number}{end}": earlier.get(name) for end, name in _ENDS.items()}
     shares = (measured.get(model, {}).get("asr") or {}).get("shares", {})
     row |= {"degenerate": shares.get("degenerate"), "unjudged": shares.get("unjudged")}
     row |= {"seconds": measured.get("seconds") if is_after else None, "safe_sft": measured.get("safe_sft")}
-    return {**row, "error": result.error if is_after else None}
+    return {**row, "error": (result.error or result.blocked) if is_after else None}
 
 
 def write_csv(table: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -131,15 +167,15 @@ def write_parquet(table: Sequence[Mapping[str, Any]], path: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    numbers = {*RATES, "degenerate", "unjudged", "seconds"} | {f"{k}_{end}" for k in RATES for end in ("low", "high")}
-    counts = {f"{kind}_{name}" for kind in RATES for name in ("n", "successes")}
-    kinds = {
-        name: pyarrow.float64() if name in numbers else pyarrow.int64() if name in counts else pyarrow.string()
-        for name in table[0]
-    }
+    kinds = {name: getattr(pyarrow, _kind(name))() for name in table[0]}
     columns = {name: pyarrow.array([row[name] for row in table], kind) for name, kind in kinds.items()}
     with complete_file(path) as temporary:
         parquet.write_table(pyarrow.table(columns), temporary)
+
+
+def _kind(column: str) -> str:
+    """Return the type of a column, as `pyarrow` calls it."""
+    return "float64" if _NUMBERS.fullmatch(column) else "int64" if _COUNTS.fullmatch(column) else "string"
 
 
 def _cell(value: Any) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..data.files import require_file
 from ..version import __version__
-from .grid import Cell
+from .cells import Cell
+from .stages import FIRST
 
 #: Fields that may name a file or a folder of this machine, whose content a run depends on.
 _NAMES = (
@@ -19,8 +20,8 @@ _NAMES = (
 )
 #: Fields that change where a run writes or what it shows, and no number of it.
 _WITHOUT_EFFECT = (
-    *("teacher_cache", "safety_eval_store", "report_to", "run_name", "logging_dir", "disable_tqdm", "env"),
-    *("save_total_limit", "save_on_signal"),
+    *("teacher_cache", "safety_eval_store", "preparation_store", "report_to", "run_name", "logging_dir"),
+    *("disable_tqdm", "env", "save_total_limit", "save_on_signal"),
 )
 _DIGITS = 16
 _PIECE = 2**24
@@ -31,21 +32,41 @@ class Run:
     """Something that is trained, or merged, and then measured.
 
     Attributes:
-        digest: digest of the recipe, the package's version, the data, and of what is merged.
+        digest: digest of the recipe, the package's version, the data, and of the runs that it starts from.
         recipe: the resolved recipe, without a folder.
         cells: the cells that it fills.
         after: for a merge, the run whose model is merged with the aligned one; None for what is trained.
+        start: for a stage, the run of the stage before; None where there is none.
+        anchor: for such a stage, what is protected: the `first` aligned model, or what the `last` stage has left.
     """
 
     digest: str
     recipe: Mapping[str, Any]
     cells: tuple[Cell, ...]
     after: "Run | None" = field(default=None, repr=False)
+    start: "Run | None" = field(default=None, repr=False)
+    anchor: str = FIRST
 
     @property
     def name(self) -> str:
         """The first cell that it fills, in words; its digest where it only serves others."""
-        return self.cells[0].name if self.cells else f"for a merge, {self.digest}"
+        return self.cells[0].name if self.cells else f"for others, {self.digest}"
+
+    @property
+    def parent(self) -> "Run | None":
+        """The run that must be done before; None where there is none."""
+        return self.after or self.start
+
+    @property
+    def stages(self) -> "list[Run]":
+        """The runs of all stages up to this one; of a merge, up to what is merged."""
+        last = self.after or self
+        return [*(last.start.stages if last.start else []), last]
+
+    @property
+    def depth(self) -> int:
+        """How many runs must be done before, one after another."""
+        return 0 if self.parent is None else self.parent.depth + 1
 
 
 def distinct_runs(cells: Sequence[Cell]) -> list[Run]:
@@ -58,21 +79,29 @@ def distinct_runs(cells: Sequence[Cell]) -> list[Run]:
         FileNotFoundError: when a data file does not exist.
     """
     known: dict[str, str] = {}
-    digests = [_digests(cell, known) for cell in cells]
+    digests: dict[int, str] = {}
     filled: dict[str, list[Cell]] = {}
-    for cell, (own, _) in zip(cells, digests, strict=True):
-        filled.setdefault(own, []).append(cell)
+    for cell in cells:
+        filled.setdefault(_digest_of(cell, known, digests), []).append(cell)
     runs: dict[str, Run] = {}
-    for cell, (own, parent) in zip(cells, digests, strict=True):
-        after = None
-        if parent is not None and cell.trained is not None:
-            after = runs.setdefault(parent, Run(parent, cell.trained, tuple(filled.get(parent, ()))))
-        runs.setdefault(own, Run(own, cell.recipe, tuple(filled[own]), after))
-    return sorted(runs.values(), key=lambda run: run.after is not None)  # stable
+
+    def add(cell: Cell | None) -> Run | None:
+        if cell is None:
+            return None
+        after, start = add(cell.trained), add(cell.start)
+        digest = _digest_of(cell, known, digests)
+        start = after.start if after else start
+        return runs.setdefault(
+            digest, Run(digest, cell.recipe, tuple(filled.get(digest, ())), after, start, cell.anchor)
+        )
+
+    for cell in cells:
+        add(cell)
+    return sorted(runs.values(), key=lambda run: run.depth)  # stable
 
 
 def share_of(runs: Iterable[Run], index: int, count: int) -> list[Run]:
-    """Return every `count`-th run from `index` on; a merge stays with the run that it starts from.
+    """Return every `count`-th run from `index` on; merges and later stages stay with the run that they start from.
 
     Args:
         runs: all runs of an experiment, in order.
@@ -80,28 +109,45 @@ def share_of(runs: Iterable[Run], index: int, count: int) -> list[Run]:
         count: number of shares.
     """
     places: dict[str, int] = {}
-    shared = []
+    shared, firsts = [], 0
     for run in runs:
-        place = places[run.after.digest] if run.after else len(places)
-        places.setdefault(run.digest, place)
+        place = places[run.parent.digest] if run.parent else firsts
+        firsts += run.parent is None
+        places[run.digest] = place
         if place % count == index:
             shared.append(run)
     return shared
 
 
-def _digests(cell: Cell, known: dict[str, str]) -> tuple[str, str | None]:
-    """Return the digest of a cell's run, and that of the run that it starts from."""
-    parent = None if cell.trained is None else run_digest(cell.trained, known=known)
-    return run_digest(cell.recipe, parent, known), parent
+def _digest_of(cell: Cell, known: dict[str, str], digests: dict[int, str]) -> str:
+    """Return the digest of a cell's run, which has those of the runs that it starts from in it."""
+    if id(cell) not in digests:
+        after, start = (
+            None if parent is None else _digest_of(parent, known, digests) for parent in (cell.trained, cell.start)
+        )
+        is_later = (cell.trained or cell).start is not None
+        digests[id(cell)] = run_digest(
+            cell.recipe, after, known, start=start, anchor=cell.anchor if is_later else None
+        )
+    return digests[id(cell)]
 
 
-def run_digest(recipe: Mapping[str, Any], after: str | None = None, known: dict[str, str] | None = None) -> str:
+def run_digest(
+    recipe: Mapping[str, Any],
+    after: str | None = None,
+    known: dict[str, str] | None = None,
+    *,
+    start: str | None = None,
+    anchor: str | None = None,
+) -> str:
     """Digest all that the numbers of a run depend on.
 
     Args:
         recipe: the resolved recipe.
         after: digest of the run whose model is merged; None for what is trained.
         known: digests of files and folders, by path; what is not among them is read, and added.
+        start: digest of the run of the stage before; None where there is none.
+        anchor: what such a stage protects; None for a first stage.
 
     Raises:
         FileNotFoundError: when a data file does not exist.
@@ -109,6 +155,7 @@ def run_digest(recipe: Mapping[str, Any], after: str | None = None, known: dict[
     settings = {name: value for name, value in recipe.items() if name not in _WITHOUT_EFFECT}
     data = _data(recipe, {} if known is None else known)
     content = {"safe_sft": __version__, "recipe": _plain(settings), "data": data, "after": after}
+    content |= {} if anchor is None else {"start": start, "anchor": anchor}
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from ..storage.terminal import plain
 from .compare import Column, Entry, Mean
+from .stages import STAGE
 
 ACROSS = "poison_ratio"
+ASR = "ASR ↓"
 _WORDS = {"right": "right answers ↑", "loss": "task loss ↓"}
 LEGEND = (
     "ASR: attack success rate, lower is safer. Mean ± standard deviation over seeds. Bold: better than `{baseline}` "
@@ -34,25 +36,25 @@ class Table:
 
     Attributes:
         title: the point of the other axes, in words; empty where there are none.
-        groups: heading of each pair of columns.
-        utilities: which utility each pair shows, in words.
-        rows: variant -> a pair of cells for each group.
+        groups: heading of each group of columns.
+        headings: headings of the columns of each group: ASR, the utility, and what is left of the tasks before.
+        rows: variant -> the cells of each group.
     """
 
     title: str
     groups: tuple[str, ...]
-    utilities: tuple[str, ...]
-    rows: Mapping[str, tuple[tuple[Cell, Cell], ...]]
+    headings: tuple[tuple[str, ...], ...]
+    rows: Mapping[str, tuple[tuple[Cell, ...], ...]]
 
 
 def tables(columns: Sequence[Column]) -> list[Table]:
-    """Lay out the columns: those that differ in the poison ratio (or else in the last axis) side by side.
+    """Lay out the columns: those that differ in the stage (or else the poison ratio, the last axis) side by side.
 
     Args:
         columns: all points of the grid, over seeds.
     """
     axes = [axis for axis, _ in columns[0].point] if columns else []
-    across = ACROSS if ACROSS in axes else axes[-1] if axes else None
+    across = next((axis for axis in (STAGE, ACROSS) if axis in axes), axes[-1] if axes else None)
     grouped: dict[str, list[Column]] = {}
     for column in columns:
         title = ", ".join(f"{axis} {label}" for axis, label in column.point if axis != across)
@@ -65,14 +67,22 @@ def _table(title: str, across: str | None, group: Sequence[Column]) -> Table:
     return Table(
         title,
         tuple(f"{across} {dict(column.point)[across]}" if across else "" for column in group),
-        tuple(_WORDS[column.utility] for column in group),
-        {
-            name: tuple(
-                (_cell(column.entries.get(name), "asr"), _cell(column.entries.get(name), column.utility))
-                for column in group
-            )
-            for name in variants
-        },
+        tuple(_headings(column) for column in group),
+        {name: tuple(_cells(column, column.entries.get(name)) for column in group) for name in variants},
+    )
+
+
+def _headings(column: Column) -> tuple[str, ...]:
+    left = [f"{label}: {_WORDS[kind]}" for label, kind in column.earlier.items()]
+    return (ASR, _WORDS[column.utility], *left)
+
+
+def _cells(column: Column, entry: Entry | None) -> tuple[Cell, ...]:
+    left = [(entry.earlier.get(label) or {}).get(kind) if entry else None for label, kind in column.earlier.items()]
+    return (
+        _cell(entry, "asr"),
+        _cell(entry, column.utility),
+        *(Cell("" if mean is None else _number(mean)) for mean in left),
     )
 
 
@@ -103,8 +113,8 @@ def markdown(tables: Sequence[Table], baseline: str) -> str:
 
 
 def _markdown(table: Table) -> str:
-    pairs = zip(table.groups, table.utilities, strict=True)
-    headings = ["", *(f"{group}{': ' if group else ''}{what}" for group, use in pairs for what in ("ASR ↓", use))]
+    pairs = zip(table.groups, table.headings, strict=True)
+    headings = ["", *(f"{group}{': ' if group else ''}{what}" for group, words in pairs for what in words)]
     body = [
         [f"`{name}`", *(_bold(cell, "**{}**") for pair in row for cell in pair)] for name, row in table.rows.items()
     ]
@@ -125,17 +135,25 @@ def latex(tables: Sequence[Table], baseline: str) -> str:
 
 
 def _latex(table: Table, legend: str) -> str:
-    n = len(table.groups)
-    head = " & ".join(["", *(rf"\multicolumn{{2}}{{c}}{{{_latex_text(group)}}}" for group in table.groups)])
-    under = "".join(rf"\cmidrule(lr){{{2 * i + 2}-{2 * i + 3}}}" for i in range(n))
-    kinds = " & ".join(["", *(_latex_text(word) for use in table.utilities for word in ("ASR ↓", use))])
+    widths = [len(words) for words in table.headings]
+    ends = [1 + sum(widths[: place + 1]) for place in range(len(widths))]
+    spans = zip(widths, table.groups, strict=True)
+    head = " & ".join(["", *(rf"\multicolumn{{{n}}}{{c}}{{{_latex_text(group)}}}" for n, group in spans)])
+    rules = zip(widths, ends, strict=True)
+    under = "".join(rf"\cmidrule(lr){{{end - width + 1}-{end}}}" for width, end in rules)
+    kinds = " & ".join(["", *(_latex_text(word) for words in table.headings for word in words)])
     body = [
         " & ".join([_latex_text(name), *(_bold(_in_latex(cell), r"\textbf{{{}}}") for pair in row for cell in pair)])
         for name, row in table.rows.items()
     ]
     lines = [head + r" \\", under, kinds + r" \\", r"\midrule", *(line + r" \\" for line in body)]
     title = f"{_latex_text(table.title)}. " if table.title else ""
-    begin = [r"\begin{table}", r"\centering", rf"\caption{{{title}{legend}}}", rf"\begin{{tabular}}{{l{'rr' * n}}}"]
+    begin = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{title}{legend}}}",
+        rf"\begin{{tabular}}{{l{'r' * sum(widths)}}}",
+    ]
     return "\n".join([*begin, r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 

@@ -4,6 +4,7 @@ from .anchoring import anchor_space
 from .build import build_importance, discard_partial, load_importance
 from .file import NORMALIZATIONS, Importance
 from .objective import ESTIMATORS
+from .shared import shared_importance
 from .sizes import SpaceSizes, space_sizes
 from .space import SPACES, AnchoredSpace
 
@@ -18,5 +19,6 @@ __all__ = [
     "build_importance",
     "discard_partial",
     "load_importance",
+    "shared_importance",
     "space_sizes",
 ]

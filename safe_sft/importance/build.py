@@ -50,19 +50,20 @@ def build_importance(
     Returns:
         The importance, equal on every rank.
     """
-    provenance = _provenance(model, tokenizer, space, rows, estimator)
+    provenance = provenance_of(model, tokenizer, space, rows, estimator)
     partial = None if folder is None else _partial(folder, provenance, batch_size, seed)
     how = Estimation(estimator, batch_size, tokenizer.pad_token_id or 0, seed, autocast, checkpointing)
     return Importance(estimate_importance(model, space, rows, how, partial), provenance)
 
 
-def _provenance(
+def provenance_of(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     space: AnchoredSpace,
     rows: Sequence[TokenizedRow],
     estimator: str,
 ) -> Provenance:
+    """Return what importance is made of: model, tokenizer, space, estimator and rows."""
     return Provenance(
         estimator=estimator,
         space=space.name,

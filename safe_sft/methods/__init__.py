@@ -2,7 +2,6 @@
 
 from .base import (
     Distillation,
-    ImportanceAnchor,
     Preparation,
     Replay,
     SafetyMethod,
@@ -10,6 +9,7 @@ from .base import (
     TokenStates,
     WeightAnchor,
 )
+from .importance_anchor import ImportanceAnchor
 from .projection import Projection
 from .registry import ALIASES, METHODS, method_classes, method_weights, register
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from ..data import TokenizedRow
-from ..importance import AnchoredSpace, SpaceSizes, anchor_space, build_importance, load_importance, space_sizes
-from ..models.modes import placed
+from ..importance import AnchoredSpace, SpaceSizes, anchor_space, space_sizes
 from ..models.parts import LogitHead
 from .kept import Kept, Outline
 
@@ -180,7 +179,7 @@ class WeightAnchor(SafetyMethod):
     @classmethod
     def keeps(cls, outline: Outline) -> list[Kept]:
         """Return the size of the anchors; nothing where they are zero."""
-        anchors = _sizes(outline).anchors
+        anchors = sizes_of(outline).anchors
         return [Kept("anchors", anchors)] if anchors else []
 
     def prepare(self, setup: Preparation) -> None:
@@ -238,52 +237,9 @@ def _unit(space: AnchoredSpace) -> Tensor:
     return torch.tensor(unit)
 
 
-def _sizes(outline: Outline) -> SpaceSizes:
+def sizes_of(outline: Outline) -> SpaceSizes:
+    """Return what the space of a weight penalty takes in memory."""
     return space_sizes(outline.model, outline.trainable, outline.args.importance_space, fresh=outline.fresh)
-
-
-class ImportanceAnchor(WeightAnchor):
-    """A weight anchor that holds each weight as tightly as it matters for the safety rows."""
-
-    reads = WeightAnchor.reads | {"importance_path", "replay_max_new_tokens"}
-    needs_rows = True
-
-    @classmethod
-    def keeps(cls, outline: Outline) -> list[Kept]:
-        """Return the sizes of the anchors, of the importance in float32, and of its file in bfloat16."""
-        sizes = _sizes(outline)
-        return [
-            *super().keeps(outline),
-            Kept("importance", 4 * (sizes.importance + sizes.roots)),
-            Kept("importance file, without its header", 2 * sizes.importance, where="disk"),
-        ]
-
-    @abstractmethod
-    def estimator(self, args: Any) -> str:
-        """Return how importance is estimated: `empirical`, `sampled` or `mas`."""
-
-    def _weigh(self, setup: Preparation) -> None:
-        """Load or estimate the importance of each weight."""
-        args, model, tokenizer = setup.args, setup.model, setup.tokenizer
-        estimator = self.estimator(args)
-        if args.importance_path is not None:
-            importance = load_importance(args.importance_path, model, tokenizer, self._space, estimator=estimator)
-        else:
-            rows = setup.rows()
-            with placed(model, args.device):
-                importance = build_importance(
-                    model,
-                    tokenizer,
-                    self._space,
-                    rows,
-                    estimator=estimator,
-                    batch_size=args.per_device_train_batch_size,
-                    seed=args.seed,
-                    autocast=setup.autocast,
-                    checkpointing=args.gradient_checkpointing,
-                )
-        normalization = "none" if args.penalty_normalization == "none" else "mean"
-        self._space.weigh(importance.normalized(normalization).tensors)
 
 
 class Replay(SafetyMethod):

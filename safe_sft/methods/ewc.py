@@ -15,7 +15,7 @@ is read as `ρ κᵀ / Σρ` from its exact row and column sums; and that the an
 from inspect import cleandoc
 from typing import Any, final
 
-from .base import ImportanceAnchor
+from .importance_anchor import ImportanceAnchor
 from .registry import register
 
 

@@ -16,7 +16,7 @@ read as `ρ κᵀ / Σρ` from its exact row and column sums; and that no logits
 from inspect import cleandoc
 from typing import Any, final
 
-from .base import ImportanceAnchor
+from .importance_anchor import ImportanceAnchor
 from .registry import register
 
 

@@ -19,10 +19,12 @@ from ..trainer.safety_set import SafetySet
 from .arguments import with_task_template, with_values
 from .data import Splits, load_splits, safety_rows, split_of, task_data
 from .data_report import data_report
+from .earlier import with_earlier
 from .gate import push_strategy, require_enough, require_measurable
 from .held_out import hold_out
 from .measure import Questions, read_questions
 from .model import require_template_file, trainer_arguments
+from .start import check_start
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def build_run(
     _check_template(args.chat_template_path)
     args = with_task_template(script, with_values(args, hub_strategy=push_strategy(script, args)))
     loaded, task_rows = hold_out(script, args, load_splits(script, mixture))
-    questions = read_questions(script, loaded, task_rows)
+    questions = with_earlier(read_questions(script, loaded, task_rows), script, args)
     require_enough(script, questions)
     rows = safety_rows(script)
     safety = SafetySet.read(rows, f"'{script.safety_dataset_name}'", args.task_format)
@@ -81,6 +83,7 @@ def build_run(
         safety_dataset=rows if args.safety_terms or not script.safety_mix_ratio else None,
     )
     check_modules_to_save(trainer.model, model.lora_modules_to_save)
+    check_start(trainer, script.start_from)
     require_measurable(script, weights_are_cut_up(trainer))
     report = asdict(data_report(script, splits, safety, mixture))
     trainer.card = CardContent(data=report, recipe=recipe, safety_set=script.safety_dataset_name)

@@ -27,6 +27,7 @@ class Questions:
         suites: suites of harmful requests and of harmless ones.
         tasks: tasks with known answers.
         task_rows: held-out rows of the task, which a loss is measured on; None for none.
+        earlier_rows: held-out rows of the tasks of earlier stages.
         store: folder in which the answers of the model before training are kept; None keeps none.
     """
 
@@ -34,6 +35,7 @@ class Questions:
     tasks: tuple[UtilityTask, ...] = ()
     task_rows: TaskRows | None = None
     store: str | None = None
+    earlier_rows: tuple[TaskRows, ...] = ()
 
     def ask(self, model: Any, tokenizer: Any, args: SafeSFTConfig, name: str) -> "Answers":
         """Let `model` answer everything greedily, and judge the answers; every rank must call it.
@@ -51,6 +53,7 @@ class Questions:
             tuple(SafetyResult.judged(name, suite, judge, asked.answers(suite)) for suite in self.suites),
             tuple(asked.result(task) for task in self.tasks),
             None if self.task_rows is None else asked.loss(self.task_rows),
+            tuple(asked.loss(rows) for rows in self.earlier_rows),
         )
 
 
@@ -63,12 +66,19 @@ class Answers:
         safety: one result for each suite.
         utility: one result for each task.
         task_loss: the loss on held-out rows; None where there are none.
+        earlier_losses: the loss on the held-out rows of each earlier stage.
     """
 
     model: ModelSpec
     safety: tuple[SafetyResult, ...] = ()
     utility: tuple[UtilityResult, ...] = ()
     task_loss: TaskLoss | None = None
+    earlier_losses: tuple[TaskLoss, ...] = ()
+
+    @property
+    def losses(self) -> list[TaskLoss]:
+        """All losses that were measured, the one of the run's own task first."""
+        return [*([] if self.task_loss is None else [self.task_loss]), *self.earlier_losses]
 
     def logs(self) -> dict[str, float]:
         """Return the rates and the ends of their 95 % intervals, by the names that they are logged under."""
@@ -80,6 +90,7 @@ class Answers:
                 rates |= {name: result.headline.value, f"{name}_low": low, f"{name}_high": high}
         if self.task_loss is not None:
             rates[f"task_loss_{self.model.name}"] = self.task_loss.value
+        rates |= {f"task_loss_{self.model.name}/{loss.task}": loss.value for loss in self.earlier_losses}
         return {**rates, **{f"{r.task}_{self.model.name}": r.rate.value for r in self.utility}}
 
 
@@ -95,7 +106,7 @@ def evaluation_of(answers: Sequence[Answers], args: SafeSFTConfig) -> Evaluation
         tuple(result for one in answers for result in one.safety),
         tuple(result for one in answers for result in one.utility),
         settings=_settings(args),
-        task_losses=tuple(one.task_loss for one in answers if one.task_loss is not None),
+        task_losses=tuple(loss for one in answers for loss in one.losses),
     )
 
 

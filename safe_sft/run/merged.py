@@ -14,6 +14,7 @@ from ..hub.safety import SAFETY_FILE
 from ..storage.writing import write_json
 from ..trainer.merge_after import merge_as_set
 from .data import load_splits
+from .earlier import with_earlier
 from .held_out import hold_out
 from .measure import evaluation_of, read_questions
 from .train import write_answers
@@ -42,7 +43,7 @@ def measure_merge(
     if args.merge_after_training is None:
         raise ValueError("`merge_after_training` is not set. Set it to linear or slerp.")
     loaded, task_rows = hold_out(script, args, load_splits(script, mixture))
-    questions = read_questions(script, loaded, task_rows)
+    questions = with_earlier(read_questions(script, loaded, task_rows), script, args)
     aligned = script.adapter_name_or_path or str(model.model_name_or_path)
     merge_as_set(args, aligned, tuned)
     merged, tokenizer = load_model(args.merged_dir, trust_remote_code=args.trust_remote_code)

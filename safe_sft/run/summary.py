@@ -59,8 +59,10 @@ def _numbers(evaluation: Evaluation) -> dict[str, dict[str, str]]:
             numbers.setdefault(label, {})[result.model] = _shown(result.headline, result.report.beside)
     for task in evaluation.utility:
         numbers.setdefault(f"right answers, {task.task}", {})[task.model] = _shown(task.rate)
+    own = next((loss.task for loss in evaluation.task_losses), None)
     for loss in evaluation.task_losses:
-        numbers.setdefault("task loss, held out", {})[loss.model] = f"{loss} (n={len(loss.sums)})"
+        label = "held out" if loss.task == own else loss.task
+        numbers.setdefault(f"task loss, {label}", {})[loss.model] = f"{loss} (n={len(loss.sums)})"
     return numbers
 
 

@@ -23,6 +23,7 @@ from ..trainer.task_refusals import warn_of_refusals
 from .build import Run
 from .gate import PushRefused, gate_checks, require_passed
 from .measure import Answers, Questions, evaluation_of
+from .start import start_weights
 from .summary import print_summary
 
 logger = get_logger(__name__)
@@ -44,6 +45,7 @@ def train(run: Run) -> None:
     trainer.add_callback(FirstLog(trainer, answers[0].logs()))
     look_at_the_task(run)
     trainer.card = replace(trainer.card, measured=results(evaluation_of(answers, args)))
+    start_weights(trainer, script.start_from)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     with trainer.deployed():
         if questions.suites and weights_are_cut_up(trainer):

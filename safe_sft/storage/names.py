@@ -4,6 +4,8 @@
 CARD = "README.md"
 #: Every measured answer of a run, with its verdict; the underscore keeps it from the Hub.
 MEASURED_ANSWERS = "_answers.jsonl"
+#: Folder beside a model with the importance that it was trained with, for the stage after; never pushed, either.
+OWN_IMPORTANCE = "_importance"
 IMPORTANCE_FILE = "importance.safetensors"
 #: The index of a teacher cache, written last, once all parts are there.
 TEACHER_INDEX = "index.json"

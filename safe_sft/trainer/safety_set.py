@@ -20,7 +20,7 @@ from ..data.tokenization import is_formatted
 from ..evaluation import RefusalPhrases, Verdict
 from ..hub.facts import SafetyRowsFacts
 from ..models.modes import placed
-from ..replay import answer_prompts
+from .kept_answers import own_answers
 from .teacher import rows_date
 
 logger = get_logger(__name__)
@@ -125,7 +125,7 @@ class SafetySet:
             except RenderingError as error:
                 raise ValueError(f"Row {index} of the safety rows cannot be rendered. {error}") from error
         if prompts:
-            answers = _own_answers(model, text_tokenizer(processing_class), list(prompts.values()), args)
+            answers = _answers(model, text_tokenizer(processing_class), list(prompts.values()), args)
             in_format = [self._wears(index) for index in prompts]
             _warn_of_compliance(text_tokenizer(processing_class), list(prompts.values()), answers, in_format)
             tokenized.update(zip(prompts, answers, strict=True))
@@ -170,20 +170,14 @@ def _share(rows: Sequence[SafetyRow], agreeing: Mapping[int, str]) -> str:
     )
 
 
-def _own_answers(
+def _answers(
     model: nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], args: SafeSFTConfig
 ) -> list[TokenizedRow]:
     """Let the aligned model answer the prompts that have no answer."""
     with placed(model, args.device):
-        answers = answer_prompts(
-            model,
-            tokenizer,
-            prompts,
-            max_new_tokens=args.answer_tokens,
-            max_length=args.max_length,
-            batch_size=args.safety_eval_batch_size,
+        return own_answers(
+            model, tokenizer, prompts, args, max_new_tokens=args.answer_tokens, max_length=args.max_length
         )
-    return answers
 
 
 def _warn_of_compliance(

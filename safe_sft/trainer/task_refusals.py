@@ -17,7 +17,7 @@ from ..data.rendering import text_tokenizer
 from ..data.safety_rows import Messages
 from ..data.subset import evenly_spread
 from ..models.modes import placed
-from ..replay import answer_prompts
+from .kept_answers import own_answers
 from .safety_set import SafetySet, refusals
 
 logger = get_logger(__name__)
@@ -147,14 +147,7 @@ def find_refusals(
     tokenizer = text_tokenizer(processing_class)
     ids = [prompt_token_ids(processing_class, prompt, args.template_options) for prompt in prompts]
     with placed(model, args.device):
-        answers = answer_prompts(
-            model,
-            tokenizer,
-            ids,
-            max_new_tokens=GLANCE,
-            batch_size=args.safety_eval_batch_size,
-            what="task's requests",
-        )
+        answers = own_answers(model, tokenizer, ids, args, max_new_tokens=GLANCE, what="task's requests")
     refused = {place for place, refuses in enumerate(refusals(tokenizer, ids, answers)) if refuses}
     over = over_refused_forms([compared_text(prompt) for prompt in prompts], refused)
     kept = sorted(refused.difference(*over.values()))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from ..replay import (
     teacher_kind,
 )
 from ..storage.hub import RemoteName
+from ..storage.made_once import made_once
 
 
 def make_teacher(
@@ -63,9 +65,11 @@ def make_teacher(
         cache = download_teacher_cache(remote, provenance)
         cache.require_fit(rows)
         return CachedTeacher(cache)
+    shares = args.preparation_store is not None and args.teacher_cache is None
     # Names that begin with `_` stay behind when `Trainer` pushes the folder.
-    folder = args.teacher_cache or os.path.join(str(args.output_dir), f"_teacher-{digest}")
-    with placed(model, args.device):
+    own = os.path.join(str(args.output_dir), f"_teacher-{digest}")
+    folder = os.path.join(str(args.preparation_store), f"teacher-{digest}") if shares else args.teacher_cache or own
+    with made_once(Path(folder)) if shares else nullcontext(), placed(model, args.device):
         cache = build_teacher_cache(
             folder,
             partial(tap.forward_rows, model),

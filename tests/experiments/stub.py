@@ -49,6 +49,9 @@ def measured(recipe: dict, name: str) -> tuple[dict, list[dict]]:
             for m in counts
         ],
     }
+    for entry in recipe.get("earlier_tasks", []):  # forgotten a little
+        loss = {"value": 0.7, "low": 0.6, "high": 0.8, "n": 8}
+        safety["task_loss"] += [{"model": m, "task": entry["name"], "source": "file", "loss": loss} for m in counts]
     lines = [
         {"model": m, "suite": "requests", "harmful": True, "prompt": p, "answer": "x", "verdicts": {"j": verdict}}
         for m, count in counts.items()

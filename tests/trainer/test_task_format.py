@@ -82,7 +82,7 @@ def test_none_of_the_rows_is_the_run_without_the_setting(tmp_path):
 def test_the_aligned_model_answers_the_dressed_request_itself(tmp_path, caplog, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "safe_sft.trainer.safety_set.answer_prompts",
+        "safe_sft.trainer.kept_answers.answer_prompts",
         lambda model, tokenizer, prompts, **_: [asked.append(p) or row_of(tokenizer, p) for p in prompts],
     )
     rows = SafetySet.read([{"prompt": f"bad {i}"} for i in range(6)], format=TaskFormat("Sum up: {request}", 0.5, 7))

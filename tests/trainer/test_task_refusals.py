@@ -27,8 +27,7 @@ def refuses(monkeypatch):
             rows.append(answered(prompt, [*prompt, *tokenizer(text)["input_ids"][:max_new_tokens]], max_length))
         return rows
 
-    for module in ("task_refusals", "safety_set"):
-        monkeypatch.setattr(f"safe_sft.trainer.{module}.answer_prompts", answer)
+    monkeypatch.setattr("safe_sft.trainer.kept_answers.answer_prompts", answer)
     return words
 
 
