@@ -35,7 +35,7 @@ def page_html(
         experiment=experiment,
         results=results,
         there=there,
-        failed=[result for result in results if result.measured is None and result.error],
+        failed=[result for result in results if result.measured is None and result.why],
         summary=[sentence for column in columns if (sentence := _sentence(column, experiment.baseline))],
         tables=tables,
         legend=LEGEND.format(baseline=experiment.baseline),

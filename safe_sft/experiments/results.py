@@ -52,6 +52,11 @@ class Result:
             return "done"
         return "failed" if self.error else "blocked" if self.blocked else "missing"
 
+    @property
+    def why(self) -> str | None:
+        """Return why it failed, or is blocked; None where neither is known."""
+        return self.error or self.blocked
+
     def earlier(self, number: int, kind: str) -> dict[str, Any] | None:
         """Return a rate of the tuned model on the task of an earlier stage; None where there is no number.
 
@@ -140,7 +145,7 @@ def _row(experiment: Experiment, result: Result, model: str) -> dict[str, Any]:
     shares = (measured.get(model, {}).get("asr") or {}).get("shares", {})
     row |= {"degenerate": shares.get("degenerate"), "unjudged": shares.get("unjudged")}
     row |= {"seconds": measured.get("seconds") if is_after else None, "safe_sft": measured.get("safe_sft")}
-    return {**row, "error": (result.error or result.blocked) if is_after else None}
+    return {**row, "error": result.why if is_after else None}
 
 
 def write_csv(table: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -32,12 +32,22 @@ def stage_recipe(run: Run, model: Path | None) -> dict[str, Any]:
     recipe["earlier_tasks"] = earlier_tasks([stage.recipe for stage in run.stages[:-1]])
     left = model / _MERGED if run.start.recipe.get("merge_after_training") else model
     if run.anchor == LAST:
+        recipe |= _space(recipe)
         recipe["adapter_name_or_path" if trains_adapter(recipe) else "model_name_or_path"] = str(left)
     elif run.after is None:
         recipe["start_from"] = str(left)
     if carries:
         recipe["importance_previous"] = str(model / OWN_IMPORTANCE)
     return recipe
+
+
+def _space(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Return the space of a weight penalty where a trained adapter would have another than the fresh one before."""
+    was_fresh = trains_adapter(recipe) and not recipe.get("adapter_name_or_path")
+    chooses = recipe.get("importance_space") is None and any(
+        "importance_space" in method.reads for method in methods_of(recipe)
+    )
+    return {"importance_space": "weight"} if was_fresh and chooses else {}
 
 
 def _carries_importance(run: Run) -> bool:

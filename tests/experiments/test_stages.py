@@ -140,10 +140,12 @@ def test_importance_is_carried_on_where_the_last_model_is_protected(tmp_path):
         second = stage_recipe(of_stage(runs, "ewc", 2), Path("before"))
         assert second.get("importance_previous") == (str(Path("before/_importance")) if is_carried else None)
         assert ("importance_decay" in second) == is_carried
+        # A trained adapter would be anchored in another space than the fresh one of the first stage.
+        assert second.get("importance_space") == ("weight" if is_carried else None)
 
 
 def test_stages_are_done_once_and_in_order(tmp_path):
-    experiment, runs = staged(tmp_path, grid={"seed": [0, 1]})
+    _, runs = staged(tmp_path, grid={"seed": [0, 1]})
     ended = engine(tmp_path, runs, jobs=3).go()
     assert {one.state for one in ended} == {State.DONE}
     assert [starts(one) for one in ended] == [1] * 18

@@ -37,6 +37,8 @@ def setup(model, **fields) -> Preparation:
         "importance_estimator": "empirical",
         "penalty_normalization": "none",
         "importance_path": None,
+        "importance_previous": None,
+        "preparation_store": None,
         "gradient_checkpointing": False,
         "per_device_train_batch_size": 2,
         "seed": 0,
