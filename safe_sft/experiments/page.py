@@ -8,6 +8,9 @@ from .grid import Experiment
 from .results import ALIGNED, Result
 from .table import LEGEND, Table
 
+#: So many columns of numbers fit into the page.
+_FITS = 8
+
 
 def page_html(
     experiment: Experiment,
@@ -38,7 +41,8 @@ def page_html(
         failed=[result for result in results if result.measured is None and result.why],
         summary=[sentence for column in columns if (sentence := _sentence(column, experiment.baseline))],
         tables=tables,
-        legend=LEGEND.format(baseline=experiment.baseline),
+        legend=LEGEND.format(baseline=experiment.baseline).replace("`", ""),
+        wide=any(sum(map(len, table.headings)) > _FITS for table in tables),
         pictures={name: base64.b64encode(svg.encode()).decode() for name, svg in pictures.items()},
         versions=sorted({str(result.measured["safe_sft"]) for result in there if result.measured}),
     )

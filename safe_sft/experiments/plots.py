@@ -11,8 +11,10 @@ from .results import ALIGNED
 from .table import ACROSS
 
 _MARKS = "osD^vP*Xhp<>"
+#: Further colours, for as many variants as there are marks.
+_COLOURS = (*COLOURS, "#7a4b3a", "#d66ba0", "#7f8c1f", "#1f5fa8", "#9a9a9a", "#3b8686")
 _MOST_PANELS = 12
-_WIDTH, _HEIGHT, _ACROSS = 4.4, 3.4, 3
+_WIDTH, _HEIGHT = 4.4, 3.4
 WORDS = {"right": "right answers (more is better)", "loss": "task loss, nats per token (less is better)"}
 
 
@@ -134,7 +136,7 @@ def _scatter(axes: Any, points: Sequence[tuple[str, Mean, Mean]], names: Sequenc
 
 def style(place: int) -> dict[str, Any]:
     """Return colour and mark of the name at a place of `names_of`."""
-    return {"color": COLOURS[place % len(COLOURS)], "marker": _MARKS[place % len(_MARKS)], "markersize": 5}
+    return {"color": _COLOURS[place % len(_COLOURS)], "marker": _MARKS[place % len(_MARKS)], "markersize": 5}
 
 
 def _of_asr(columns: Sequence[Column], draw: Callable[[Any, Column], None], title: str) -> str:
@@ -148,24 +150,30 @@ def _of_asr(columns: Sequence[Column], draw: Callable[[Any, Column], None], titl
     return panels(columns, with_asr, title)
 
 
-def panels(shown: Sequence[Titled], draw: Callable[[Any, Any], None], title: str) -> str:
+def panels(
+    shown: Sequence[Titled], draw: Callable[[Any, Any], None], title: str, *, most: int = _MOST_PANELS, across: int = 3
+) -> str:
     """Draw panels into one figure, with one legend, as SVG; empty where there is nothing to draw.
 
     Args:
-        shown: what each panel shows; only the first dozen are drawn.
+        shown: what each panel shows.
         draw: draws one of them.
         title: title of the figure.
+        most: how many are drawn; further ones are left out.
+        across: how many stand side by side.
     """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    shown = list(shown)[:_MOST_PANELS]
+    shown = list(shown)[:most]
     if not shown:
         return ""
-    across = min(_ACROSS, len(shown))
+    across = min(across, len(shown))
     down = -(-len(shown) // across)
     with drawing():
-        figure = Figure(figsize=(_WIDTH * across, _HEIGHT * down + 0.8), layout="constrained")
+        room = ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.08)  # a title apart from the numbers of the row above
+        figure = Figure(figsize=(_WIDTH * across, _HEIGHT * down + 0.8), layout=room)
         FigureCanvasSVG(figure)
         places = figure.subplots(down, across, squeeze=False).flat
         handles: dict[str, Any] = {}
@@ -186,10 +194,15 @@ def panels(shown: Sequence[Titled], draw: Callable[[Any, Any], None], title: str
             handles.values(),
             handles,
             loc="outside lower center",
-            ncols=min(6, len(handles)),
+            ncols=_even(len(handles), 3 * across),
             frameon=False,
             fontsize=8,
         )
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
+
+
+def _even(count: int, most: int) -> int:
+    """Return how many of `count` names stand in a row of a legend, so that its rows are alike; at most `most`."""
+    return -(-count // -(-count // most))

@@ -10,6 +10,7 @@ from .results import ALIGNED
 from .stages import STAGE
 
 ASR = "asr"
+_ACROSS, _MOST_ROWS = 4, 6
 
 
 class _Panel(NamedTuple):
@@ -67,7 +68,10 @@ def stage_lines(columns: Sequence[Column]) -> str:
         if panel.kind != "loss":
             axes.set_ylim(-0.03, 1.03)
 
-    return panels(shown, draw, "Safety and what is left of each task, after every stage")
+    across = min(_ACROSS, max((1 + len(group) for group in groups.values()), default=1))
+    return panels(
+        shown, draw, "Safety and what is left of each task, after every stage", most=_MOST_ROWS * across, across=across
+    )
 
 
 def _panels_of(point: Point, group: Sequence[Column]) -> list[_Panel]:
