@@ -124,13 +124,17 @@ class Importance:
         return path
 
     @classmethod
-    def load(cls, source: str | os.PathLike) -> "Importance":
+    def load(cls, source: str | os.PathLike, argument: str = "importance_path") -> "Importance":
         """Read a folder or a repository of the Hub: `owner/name`, `hf://owner/name` or `hf://owner/name@revision`.
+
+        Args:
+            source: the folder or repository.
+            argument: name of the argument that gave it, for the error message.
 
         Raises:
             ValueError: when there is no such file, or it was not written by this package.
         """
-        path = _find(os.fspath(source))
+        path = _find(os.fspath(source), argument)
         try:
             with safe_open(path, "pt") as file:
                 header: dict[str, Any] = json.loads((file.metadata() or {}).get(_HEADER, "null"))
@@ -192,7 +196,7 @@ def _shown(value: str | None) -> str:
     return "none" if value is None else f"'{value}'"
 
 
-def _find(source: str) -> Path:
+def _find(source: str, argument: str) -> Path:
     if os.path.isdir(source):
         path = Path(source) / IMPORTANCE_FILE
         if not path.is_file():
@@ -203,14 +207,14 @@ def _find(source: str) -> Path:
     try:
         path = (RemoteName.parse(source) or RemoteName(source)).download([IMPORTANCE_FILE]) / IMPORTANCE_FILE
     except HubError as error:
-        raise ValueError(f"{_no_file(source)} {error}") from error
+        raise ValueError(f"{_no_file(source, argument)} {error}") from error
     if not path.is_file():
-        raise ValueError(_no_file(source))
+        raise ValueError(_no_file(source, argument))
     return path
 
 
-def _no_file(source: str) -> str:
+def _no_file(source: str, argument: str) -> str:
     return (
-        f"`importance_path={source!r}` is neither a folder nor a repository of the Hub with a {IMPORTANCE_FILE} that "
+        f"`{argument}={source!r}` is neither a folder nor a repository of the Hub with a {IMPORTANCE_FILE} that "
         "can be reached. Check the name, or compute the file with `safe-sft importance`."
     )

@@ -45,7 +45,9 @@ class ImportanceAnchor(WeightAnchor):
         else:
             importance = self._estimated(setup)
         if args.importance_previous is not None:
-            importance = importance.after(Importance.load(args.importance_previous), args.importance_decay)
+            importance = importance.after(
+                Importance.load(args.importance_previous, "importance_previous"), args.importance_decay
+            )
         if args.preparation_store is not None and PartialState().is_main_process:
             importance.save(Path(str(args.output_dir), OWN_IMPORTANCE))
         normalization = "none" if args.penalty_normalization == "none" else "mean"

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .folders import require_folder
+
 
 @contextmanager
 def made_once(path: Path) -> Iterator[None]:
@@ -18,6 +20,7 @@ def made_once(path: Path) -> Iterator[None]:
     """
     from accelerate import PartialState
 
+    require_folder(path.parent, "preparation_store")
     state, lock = PartialState(), None
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -267,6 +267,8 @@ GRIDS = [
         ("an axis of nothing", "", "variants: {none: {}}\ngrid: {sead: [0]}\n", "`sead`", "Did you mean"),
         ("data that are missing", "", "variants: {none: {}}\ndataset_name: none.jsonl\n", "none.jsonl", "Check the path"),
         ("an output that is a file", " --output {good}/task.jsonl", "variants: {none: {}}\n", "{good}/task.jsonl", "Choose another"),
+        ("no stages", "", "variants: {none: {}}\nstages: [gsm9k]\n", "gsm9k", "Write 2 to 20 names"),
+        ("an anchor of nothing", "", "variants: {none: {}}\nanchor: last\n", "`anchor: last`", "without `stages`"),
         ("no pairs for Slurm", " --slurm gpu", "variants: {none: {safety_method: none}}\n", "'gpu'", "Write pairs such as"),
         ("hours that are none", " --slurm hours=long", "variants: {none: {safety_method: none}}\n", "`hours=long`", "above 0"),
     ]

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from safe_sft.demo.run import write_data
 from safe_sft.demo.world import make_world
 from safe_sft.experiments import engine
 from safe_sft.experiments.grid import read_experiment
+from safe_sft.experiments.runs import distinct_runs
+from safe_sft.experiments.shared import IMPORTANCE, OWN_ANSWERS, TASK_ANSWERS, TEACHER, shared_work
 from tests.conftest import make_model, make_tokenizer, safety_rows, task_rows
 from tests.experiments.helpers import stub_command
 
@@ -67,12 +70,13 @@ def test_every_experiment_is_listed(path, here, capsys, monkeypatch):
     assert main(["experiment", "--config", f"recipes/experiments/{path.name}", "--dry-run"]) == 0
     said = capsys.readouterr().out
     cells = read_experiment(path).cells
-    merged = sum(cell.trained is not None for cell in cells)
-    said_of = f"{len(cells)} cells: {len(cells) - merged} runs that train, {merged} that merge what these train."
+    runs = distinct_runs(cells)
+    merged = sum(run.after is not None for run in runs)
+    said_of = f"{len(cells)} cells: {len(runs) - merged} runs that train, {merged} that merge what these train."
     assert said_of in said
     assert "trained by: none" in said
     assert "Not known: no plan here" in said
-    assert {name for recipe in plans for name in [recipe["safety_method"]]} >= {"none", "der", "l2"}
+    assert {recipe["safety_method"] for recipe in plans} >= {"none", "der", "l2"}
     assert read_experiment(path).output == f"outputs/experiment-{path.stem.removeprefix('paper-')}"
     text = path.read_text()
     assert f"safe-sft experiment --config recipes/experiments/{path.name}" in text
@@ -116,6 +120,31 @@ def test_runs_results_and_status(here, capsys, monkeypatch, tmp_path):
     assert "bad: failed. `learning_rate=9` is too large. Lower it. Log: " in said
 
 
+def test_quick_has_a_folder_of_its_own(here, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(engine, "_command", stub_command)
+    config = small(here, variants={"none": {"safety_method": "none"}}, grid={"poison_ratio": [0, 0.1], "seed": [0, 1]})
+    assert main(["experiment", "--config", config, "--output", str(tmp_path), "--quick"]) == 0
+    assert "1 of 1 runs are there" in capsys.readouterr().out
+    with (tmp_path / "quick" / "results.csv").open(newline="") as file:
+        assert [(row["poison_ratio"], row["seed"]) for row in csv.DictReader(file)] == [("0.1", "0")] * 2
+    assert "Experiment small-quick" in (tmp_path / "quick" / "report.html").read_text()
+
+
+def test_what_a_later_stage_cannot_do_is_said_before_anything_runs(here, capsys, tmp_path):
+    config = small(
+        here,
+        stages={name: {"task_size": size} for name, size in (("a", 20), ("b", 30))},
+        variants={"none": {"safety_method": "none"}, "lwf": {"safety_method": "lwf", "anchor": "last"}},
+    )
+    with pytest.raises(SystemExit) as stopped:
+        main(["experiment", "--config", config, "--output", str(tmp_path)])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert "The run 'lwf, stage=2 b' of 'small.yaml' cannot be run. `safety_method: lwf`" in said
+    assert "`anchor: first` and `use_peft: true`" in said
+    assert not (tmp_path / "runs").exists()
+
+
 def run(folder: Path, *words: str, timeout: float) -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "safe_sft.cli.main", "experiment", *words]
@@ -143,13 +172,44 @@ def test_real_runs_and_a_merge_from_the_command_line(folder, tmp_path):
     assert len(list((tmp_path / "runs").glob("*/done.json"))) == 3
 
 
-@pytest.mark.slow
-def test_the_tiny_experiment_shows_what_is_known(tmp_path):
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """A folder with what `safe-sft demo` leaves, and the recipes."""
     world = make_world(0)
     (tmp_path / "demo_out").mkdir()
     (tmp_path / "demo_out" / "aligned").symlink_to(aligned_model(world, 0))
     write_data(world, tmp_path / "demo_out")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_a_quick_look_at_stages_of_the_demos_model(demo):
+    """Every variant and both stages run, and they share what the dry run foresees."""
+    path = "recipes/experiments/tiny-stages.yaml"
+    done = run(demo, "--config", path, "--quick", timeout=1800)
+    assert done.returncode == 0, done.stdout + done.stderr
+    root = demo / "outputs" / "experiment-tiny-stages" / "quick"
+    with (root / "results.csv").open(newline="") as file:
+        rows = {(row["variant"], row["stage"]): row for row in csv.DictReader(file)}
+    assert {row["state"] for row in rows.values()} == {"done"}
+    assert {row["asr_n"] for row in rows.values()} == {"200"}
+    for (variant, stage), row in rows.items():
+        assert (row["loss_stage_1"] != "") == (variant != "aligned" and stage == "2 poisoned")
+    # Both anchors of a method have the first stage in common, and part in the second.
+    assert rows["ewc", "1 clean"]["digest"] == rows["ewc-last", "1 clean"]["digest"]
+    assert rows["der", "2 poisoned"]["loss"] != rows["der-last", "2 poisoned"]["loss"]
+    foreseen = Counter(one.what for one in shared_work(distinct_runs(read_experiment(path, quick=True).cells)))
+    made = Counter(entry.name.partition("-")[0] for entry in (root / "shared").iterdir() if entry.name[0] != ".")
+    assert made["importance"] == foreseen[IMPORTANCE]
+    assert made["teacher"] == foreseen[TEACHER]
+    assert made["answers"] == foreseen[OWN_ANSWERS] + foreseen[TASK_ANSWERS]
+
+
+@pytest.mark.slow
+def test_the_tiny_experiment_shows_what_is_known(demo):
+    tmp_path = demo
     done = run(tmp_path, "--config", "recipes/experiments/tiny.yaml", timeout=3000)
     assert done.returncode == 0, done.stdout + done.stderr
     with (tmp_path / "outputs" / "experiment-tiny" / "results.csv").open(newline="") as file:
