@@ -250,7 +250,7 @@ def _command(one: Progress, engine: Engine) -> list[str]:
         return [sys.executable, "-m", "safe_sft.cli.merge_run", *recipe, "--tuned", str(parent.folder.model)]
     from ..trainer.checkpoints import newest_checkpoint
 
-    resumes = newest_checkpoint(str(one.folder.model)) is not None
+    resumes = newest_checkpoint(str(one.folder.model), warn=False) is not None  # the run itself will warn
     go_on = ["--resume_from_checkpoint", "true"] if resumes else []
     return [sys.executable, "-m", "safe_sft.cli.train", *recipe, *go_on]
 

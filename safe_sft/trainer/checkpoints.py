@@ -15,11 +15,12 @@ _STATES = {"optimizer.pt": "optimizer", "scheduler.pt": "scheduler"}
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
-def newest_checkpoint(output_dir: str) -> str | None:
-    """The newest complete checkpoint in `output_dir`, or None; each that is newer and incomplete is named.
+def newest_checkpoint(output_dir: str, *, warn: bool = True) -> str | None:
+    """The newest complete checkpoint in `output_dir`, or None.
 
     Args:
         output_dir: folder of the run.
+        warn: whether to name each that is newer and incomplete.
     """
     folder = Path(output_dir)
     found = [
@@ -29,7 +30,8 @@ def newest_checkpoint(output_dir: str) -> str | None:
         problem = what_is_missing(path)
         if problem is None:
             return str(path)
-        logger.warning(f"The checkpoint {path} is incomplete ({problem}), and is passed over.")
+        if warn:
+            logger.warning(f"The checkpoint {path} is incomplete ({problem}), and is passed over.")
     return None
 
 

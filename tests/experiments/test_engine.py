@@ -95,7 +95,7 @@ def test_a_killed_run_is_no_failure_and_goes_on(tmp_path):
     assert not (one.folder.model / "checkpoint-1").exists()
 
 
-def test_the_newest_checkpoint_is_resumed_from(tmp_path):
+def test_the_newest_checkpoint_is_resumed_from(tmp_path, monkeypatch):
     from safe_sft.experiments.engine import _command
 
     _, runs = make(tmp_path, variants={"none": {}})
@@ -107,6 +107,9 @@ def test_the_newest_checkpoint_is_resumed_from(tmp_path):
     checkpoint = one.folder.model / "checkpoint-3"
     checkpoint.mkdir(parents=True)
     (checkpoint / "trainer_state.json").write_text('{"global_step": 3}')
+    assert _command(one, does)[-2:] == ["--resume_from_checkpoint", "true"]
+    (one.folder.model / "checkpoint-4").mkdir()  # a kill has left it half written; the run says so, not the engine
+    monkeypatch.setattr("safe_sft.trainer.checkpoints.logger", None)
     assert _command(one, does)[-2:] == ["--resume_from_checkpoint", "true"]
 
 

@@ -44,12 +44,12 @@ def kill_in_training(folder: Path, runs) -> None:
     last = does.all[-1]
 
     def show(_) -> None:
-        if last.state is State.RUNNING and newest_checkpoint(str(last.folder.model)):
+        if last.state is State.RUNNING and newest_checkpoint(str(last.folder.model), warn=False):
             does._jobs[0].process.kill()
 
     does._show = show
     assert does.go()[-1].state is State.STOPPED
-    step = int(Path(newest_checkpoint(str(last.folder.model))).name.partition("-")[2])
+    step = int(Path(newest_checkpoint(str(last.folder.model), warn=False)).name.partition("-")[2])
     assert 0 < step < STEPS
     assert not (last.folder.model / "adapter_model.safetensors").exists()
 
