@@ -41,7 +41,7 @@ def _rules(run: Run) -> list[_Rule]:
     recipe, is_adapter = run.recipe, trains_adapter(run.recipe)
     merge = recipe.get("merge_after_training")
     methods = methods_of(recipe)
-    on_task = [method.name for method in methods if method.needs_task_states]
+    on_task = [method.name for method in methods if method.needs_task_states and not method.keeps_task_losses]
     keeps_base = run.anchor == FIRST and is_adapter and not recipe.get("adapter_name_or_path")
     return [
         _Rule(
@@ -51,7 +51,7 @@ def _rules(run: Run) -> list[_Rule]:
             "Set both, or choose `der`, `er` or `l2`",
         ),
         _Rule(
-            recipe.get("teacher") == "online" and any(m.needs_teacher for m in methods) and not keeps_base,
+            recipe.get("teacher") == "online" and any("teacher" in m.reads for m in methods) and not keeps_base,
             f"`teacher: online` switches the adapter off, which does not leave what `anchor: {run.anchor}` protects",
             f"Leave `teacher` out, or set `anchor: {FIRST}` and `use_peft: true`",
         ),

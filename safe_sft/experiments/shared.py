@@ -29,9 +29,8 @@ _TASK = (
 )
 _EVALUATED = ("safety_eval_prompts", "safety_eval_max_new_tokens", "safety_eval_batch_size", "chat_template_kwargs")
 
-ALIGNED_ANSWERS, OWN_ANSWERS, TASK_ANSWERS, IMPORTANCE, TEACHER = (
-    *("aligned answers", "own safety answers", "answers to the task", "importance", "teacher cache"),
-)
+ALIGNED_ANSWERS, OWN_ANSWERS, TASK_ANSWERS = "aligned answers", "own safety answers", "answers to the task"
+IMPORTANCE, TEACHER, TASK_LOSSES = "importance", "teacher cache", "losses on the task"
 
 
 class Shared(NamedTuple):
@@ -77,7 +76,9 @@ def _keys(run: Run) -> dict[str, str]:
         keys[OWN_ANSWERS] = _digest(recipe, (*_MODEL, *_ADAPTER), place, rows)
     if estimating:
         keys[IMPORTANCE] = _digest(recipe, (*_MODEL, *_LAYOUT), place, rows, estimating, _drawn(recipe))
-    if any(method.needs_teacher for method in methods) and _caches(run):
+    if any(method.keeps_task_losses for method in methods) and _caches(run):
+        keys[TASK_LOSSES] = _digest(recipe, (*_MODEL, *_TASK, "max_length", "chat_template_kwargs"), place)
+    if any(method.needs_teacher for method in methods) and _caches(run) and not recipe.get("teacher_cache"):
         from_task = [recipe.get(name) for name in _TASK] if recipe.get("safety_from_task") else None
         fields = (*_MODEL, "replay_max_answer_tokens")
         keys[TEACHER] = _digest(recipe, fields, place, rows, from_task)
@@ -95,11 +96,11 @@ def _drawn(recipe: Mapping[str, Any]) -> Any:
 
 
 def _caches(run: Run) -> bool:
-    """Return whether a run's teacher is a cache that no recipe names: all but a fresh adapter's are."""
+    """Return whether the aligned model runs before training alone: it does unless it is a fresh adapter's base."""
     recipe = run.recipe
     later = run.start is not None and run.anchor == LAST
     fresh = trains_adapter(recipe) and not later and not recipe.get("adapter_name_or_path")
-    return not recipe.get("teacher_cache") and (recipe.get("teacher") == "cached" or not fresh)
+    return recipe.get("teacher") == "cached" or not fresh
 
 
 def _digest(recipe: Mapping[str, Any], fields: Iterable[str], *more: Any) -> str:

@@ -7,7 +7,6 @@ each epoch.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ from ..models.adapters import aligned_without_adapter
 from ..models.modes import placed
 from ..models.parts import LogitHead
 from ..replay import HiddenStateTap, TeacherCache, build_teacher_cache, teacher_kind
-from .teacher import teacher_provenance
+from .teacher import cache_folder, held_if_shared, teacher_provenance
 
 
 class TaskLosses:
@@ -76,9 +75,10 @@ def task_losses(trainer: Any, tap: HiddenStateTap) -> TaskLosses | None:
         hidden = tap.forward_rows(model, batch)
         return token_cross_entropy(hidden, LogitHead.of(model).gathered().to(hidden.device), batch.targets)
 
-    with placed(model, args.device), trainer.accelerator.autocast():
+    folder = cache_folder(args, f"task-losses-{digest}")
+    with held_if_shared(args, folder), placed(model, args.device), trainer.accelerator.autocast():
         cache = build_teacher_cache(
-            os.path.join(str(args.output_dir), f"_task-losses-{digest}"),
+            folder,
             losses,
             model,
             unique,

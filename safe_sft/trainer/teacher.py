@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -65,11 +65,8 @@ def make_teacher(
         cache = download_teacher_cache(remote, provenance)
         cache.require_fit(rows)
         return CachedTeacher(cache)
-    shares = args.preparation_store is not None and args.teacher_cache is None
-    # Names that begin with `_` stay behind when `Trainer` pushes the folder.
-    own = os.path.join(str(args.output_dir), f"_teacher-{digest}")
-    folder = os.path.join(str(args.preparation_store), f"teacher-{digest}") if shares else args.teacher_cache or own
-    with made_once(Path(folder)) if shares else nullcontext(), placed(model, args.device):
+    folder = args.teacher_cache or cache_folder(args, f"teacher-{digest}")
+    with nullcontext() if args.teacher_cache else held_if_shared(args, folder), placed(model, args.device):
         cache = build_teacher_cache(
             folder,
             partial(tap.forward_rows, model),
@@ -81,6 +78,23 @@ def make_teacher(
         )
     cache.require_fit(rows)
     return CachedTeacher(cache)
+
+
+def cache_folder(args: SafeSFTConfig, name: str) -> str:
+    """Return the folder of what is computed before training: in `preparation_store`, or else in `output_dir`.
+
+    Args:
+        args: the run's configuration.
+        name: name of the folder, with a digest of all that its content depends on.
+    """
+    if args.preparation_store is not None:
+        return os.path.join(args.preparation_store, name)
+    return os.path.join(str(args.output_dir), f"_{name}")  # which stays behind when `Trainer` pushes the folder
+
+
+def held_if_shared(args: SafeSFTConfig, folder: str) -> AbstractContextManager[None]:
+    """Hold a folder of `cache_folder` while it is made, where other runs may make it, too."""
+    return nullcontext() if args.preparation_store is None else made_once(Path(folder))
 
 
 def rows_date(processing_class: Any, args: SafeSFTConfig) -> tuple[date, str] | None:

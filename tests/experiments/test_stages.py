@@ -228,7 +228,8 @@ def test_the_aligned_model_is_the_first_one_in_every_stage(tmp_path):
 
 REFUSED = [
     ({"safety_method": "lwf"}, {"anchor": "last"}, "safety_method: lwf", "`anchor: first` and `use_peft: true`"),
-    ({"safety_method": "csft"}, {"use_peft": False}, "safety_method: csft", "choose `der`, `er` or `l2`"),
+    ({"safety_method": "lwf+l2"}, {"use_peft": False}, "safety_method: lwf+l2", "choose `der`, `er` or `l2`"),
+    ({"safety_method": "csft", "teacher": "online"}, {"use_peft": False}, "teacher: online", "Leave `teacher` out"),
     ({"safety_method": "der", "teacher": "online"}, {"anchor": "last"}, "teacher: online", "Leave `teacher` out"),
     ({"safety_method": "ewc", "importance_path": "x"}, {"anchor": "last"}, "importance_path: x", "Leave it out"),
     ({"safety_method": "der", "teacher_cache": "x"}, {"anchor": "last"}, "teacher_cache: x", "Leave it out"),
@@ -248,7 +249,7 @@ def test_what_a_later_stage_cannot_do_is_named(tmp_path, variant, content, names
 
 
 def test_everything_else_is_possible_with_both_anchors(tmp_path):
-    on_task = {"lwf", "csft"}
+    on_task = {"lwf"}
     for anchor in ("first", "last"):
         for use_peft in (True, False):
             names = {"none", "l2", "ewc", "mas", "er", "der", "agem", "safegrad", "lisa", "ema", "lwf", "csft"}
@@ -276,6 +277,9 @@ def test_what_is_shared_follows_the_anchor(tmp_path):
     assert made("teacher cache", anchor="first") == (0, 0)  # the adapter is switched off
     assert made("teacher cache", anchor="first", use_peft=False) == (1, 3)
     assert made("teacher cache", anchor="last") == (2, 2)
+    variants = {"csft": {"safety_method": "csft"}}
+    assert made("losses on the task", anchor="last") == (2, 2)
+    assert made("losses on the task", use_peft=False, grid={"learning_rate": [1, 2]}) == (3, 6)
 
 
 WRONG = [

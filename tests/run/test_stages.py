@@ -78,9 +78,9 @@ def test_the_first_model_is_protected_though_training_starts_elsewhere(folder, m
     assert terms["last"] == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize("method", ["lwf", "csft"])
-def test_the_first_model_is_at_hand_on_the_rows_of_the_task(folder, method, tmp_path):
-    run = second(folder, tmp_path / method, True, "first", safety_method=method, max_steps=1)
+@pytest.mark.parametrize(("method", "peft"), [("lwf", True), ("csft", True), ("csft", False)])
+def test_the_first_model_is_at_hand_on_the_rows_of_the_task(folder, method, peft, tmp_path):
+    run = second(folder, tmp_path / method, peft, "first", safety_method=method, max_steps=1)
     train(run)
     assert abs(logged(run.trainer, "safety_loss")[0]) > 1e-6
 

@@ -51,6 +51,14 @@ def test_a_teacher_cache_is_built_once(tmp_path):
     assert len(names(store, "teacher")) == 2
 
 
+def test_the_losses_on_the_task_are_computed_once(tmp_path):
+    store = tmp_path / "store"
+    for name, rate in (("a", 0.1), ("b", 0.2)):
+        make_trainer(tmp_path / name, "csft", peft=False, learning_rate=rate, preparation_store=str(store))
+    assert len(names(store, "task-losses")) == 1
+    assert not list(tmp_path.glob("*/_task-losses*"))
+
+
 @pytest.mark.parametrize("peft", [True, False])
 def test_importance_is_estimated_once(tmp_path, monkeypatch, peft):
     store = tmp_path / "store"
