@@ -25,7 +25,15 @@ from .unread import Rule, require_read
 Arguments = tuple[SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtureConfig]
 _TYPES: Any = (SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtureConfig)
 #: Keys that a recipe may give values of several types; each has a check of its own.
-_OF_SEVERAL_TYPES = ("safety_method", "safety_weight", "chat_template_kwargs", "fsdp", "debug", "datasets")
+_OF_SEVERAL_TYPES = (
+    "safety_method",
+    "safety_weight",
+    "chat_template_kwargs",
+    "fsdp",
+    "debug",
+    "datasets",
+    "earlier_tasks",
+)
 
 
 #: What TRL says of words that it has no use for.
@@ -204,6 +212,7 @@ def _check_keys(recipe: dict[str, Any], parser: TrlParser, path: str) -> None:
         for name in {field.name for field in fields(cls)} & recipe.keys() - {*_OF_SEVERAL_TYPES}:
             check_value(name, recipe[name], cls)
     _check_mixture(recipe.get("datasets"))
+    _check_earlier_tasks(recipe.get("earlier_tasks"))
 
 
 def _hint(name: Any, parser: TrlParser) -> str:
@@ -223,6 +232,15 @@ def _check_mixture(datasets: Any) -> None:
                 f"`datasets={datasets!r}` is no list of data sets. Write one a line, such as `- path: rows.jsonl`; "
                 f"its keys are {', '.join(sorted(known))}."
             )
+
+
+def _check_earlier_tasks(tasks: Any) -> None:
+    """Check that the tasks of earlier stages are a list of mappings; None stands for no list."""
+    if tasks is not None and not (isinstance(tasks, list) and all(isinstance(task, dict) for task in tasks)):
+        raise ValueError(
+            f"`earlier_tasks={tasks!r}` is no list of mappings. Write one a line, such as `- {{task: sst2, task_size: "
+            "1000}`."
+        )
 
 
 def _raise_other_errors(parser: TrlParser, arguments: list[str]) -> None:

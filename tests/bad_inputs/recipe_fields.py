@@ -129,7 +129,7 @@ TYPES = with_fields(
         ({"safety_method": "l2", "importance_previous": "x"}, "`importance_previous='x'`", "Remove it"),
         ({"preparation_store": 3}, "`preparation_store=3`", "a text"),
         ({"start_from": 3}, "`start_from=3`", "a text"),
-        ({"earlier_tasks": "sst2"}, "earlier_tasks", "a list"),
+        ({"earlier_tasks": "sst2"}, "`earlier_tasks='sst2'`", "Write one a line"),
         ({"safety_eval": True, "earlier_tasks": [{"taks": "sst2"}]}, "`taks: sst2`", "Its keys are"),
         ({"merge_after_training": "ties"}, "`merge_after_training='ties'`", "Choose from"),
         ({"merge_after_training": True}, "`merge_after_training=True`", "a text"),
