@@ -47,6 +47,7 @@ class Inputs:
         other = side.base if aligned is None else Side(aligned)
         if same_model(side.label, other.label):
             raise ValueError(f"`--aligned {other.label}` is the model that is to be repaired. Give the one before it.")
+        _ = other.folder  # which may be missing
         return cls(side, other)
 
     @property

@@ -2,6 +2,7 @@
 
 import math
 import random
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,4 +126,4 @@ def _copy_companions(source: Path, target: Path) -> None:
     for pattern in MODEL_FILES:
         for path in source.glob(pattern):
             if not (target / path.name).exists():
-                (target / path.name).write_bytes(own_file(source, path).read_bytes())
+                shutil.copyfile(own_file(source, path), target / path.name)
