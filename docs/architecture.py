@@ -16,12 +16,12 @@ PICTURE = Path(__file__).with_name("architecture.svg")
 #: Lower layers first; a file imports from its own layer or a lower one.
 LAYERS = (
     ("storage", "models", "losses", "data", "version"),
-    ("importance", "replay", "evaluation"),
+    ("importance", "replay", "evaluation", "evidence"),
     ("methods", "hub"),
     ("config", "merging"),
-    ("trainer",),
+    ("trainer", "planning"),
     ("run", "demo", "repair"),
-    ("planning", "experiments", "integrations"),
+    ("experiments", "integrations"),
     ("cli",),
 )
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -20,6 +20,7 @@ from .measuring import (
     add_loading,
     asked_of,
     bounds_of,
+    judge_names,
     judges_of,
     settings_of,
 )
@@ -27,6 +28,8 @@ from .unread import Rule
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation, ModelSpec
+    from ..evaluation.gate import Bounds, Check
+    from ..evaluation.output.evidence import EvaluationEvidence
 
 
 _RULES = (
@@ -72,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels", metavar="FILE", help="measure the judges: rows of request, answer and label (did it comply?)"
     )
     add_gate(parser.add_argument_group("gate", GATE))
-    parser.add_argument("--output", help="folder for report.html, results.json, answers.jsonl and plots")
+    parser.add_argument("--output", help="folder for report.html, results.json, answers.jsonl, plots and evidence")
     parser.add_argument("--by_category", action="store_true", help="also print the rates of each category")
 
 
@@ -87,17 +90,16 @@ def run(args: argparse.Namespace) -> int:
     from accelerate import PartialState
 
     from ..evaluation.gate import check_gate
-    from ..evaluation.output.files import write_evaluation
     from ..evaluation.output.tables import print_evaluation, print_gate
 
     if args.labels is not None:
         return _measure_judges(args)
     bounds = bounds_of(args)
-    evaluation = _evaluate(args)
+    evaluation, evidence = _evaluate(args, bounds)
     checks = check_gate(evaluation, bounds) if bounds.any else []
     if PartialState().is_main_process:
-        if args.output:  # before anything that a terminal may not show
-            write_evaluation(evaluation, args.output, checks)
+        if evidence is not None:  # before anything that a terminal may not show
+            _write(evaluation, args.output, checks, evidence)
         print_evaluation(evaluation, by_category=args.by_category)
         if args.output:
             print(f"Report: {os.path.join(args.output, 'report.html')}")
@@ -131,9 +133,23 @@ def _measure_judges(args: argparse.Namespace) -> int:
     return Status.DONE
 
 
-def _evaluate(args: argparse.Namespace) -> "Evaluation":
+def _write(evaluation: "Evaluation", folder: str, checks: "list[Check]", evidence: "EvaluationEvidence") -> None:
+    """Write the report, what the Hub shows of the model on trial, and the evidence of both."""
+    from ..evaluation.output.files import write_evaluation
+    from ..evaluation.output.results import results
+    from ..hub import write_eval_results
+
+    write_evaluation(evaluation, folder, checks)
+    write_eval_results(folder, results(evaluation, checks), evaluation.models[-1].name)
+    evidence.seal(evaluation, checks)
+
+
+def _evaluate(args: argparse.Namespace, bounds: "Bounds") -> "tuple[Evaluation, EvaluationEvidence | None]":
+    from accelerate import PartialState
+
     from ..evaluation.answering import AnswerStore
     from ..evaluation.evaluate import evaluate_models
+    from ..evaluation.output.evidence import EvaluationEvidence
     from ..evaluation.utility.task_loss import task_rows
     from ..storage.folders import require_folder
 
@@ -141,16 +157,23 @@ def _evaluate(args: argparse.Namespace) -> "Evaluation":
         require_folder(args.output, "--output")
     models, judges = _models(args), judges_of(args)
     asked = asked_of(args)
-    return evaluate_models(
+    store = evidence = None
+    if args.output:
+        store = AnswerStore(os.path.join(args.output, "cache"))
+        evidence = EvaluationEvidence(args.output, bounds, asked, judge_names(args), settings_of(args))
+        if PartialState().is_main_process:
+            evidence.begin(store)
+    evaluation = evaluate_models(
         models,
         asked.suites,
         judges,
         asked.tasks,
         task_rows=[task_rows(args.task_loss, args.limit)] if args.task_loss else (),
         settings=settings_of(args),
-        store=AnswerStore(os.path.join(args.output, "cache")) if args.output else None,
+        store=store,
         unavailable=asked.unavailable,
     )
+    return evaluation, evidence
 
 
 def _models(args: argparse.Namespace) -> "list[ModelSpec]":

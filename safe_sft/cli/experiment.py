@@ -126,7 +126,7 @@ def _arguments(recipe: dict[str, Any]) -> Any:
 
 def _plan(recipe: dict[str, Any]) -> "Plan":
     from ..planning import UTILIZATION, make_plan
-    from ..planning.local_rows import local_rows
+    from ..run.local_rows import local_rows
 
     script, args, model, mixture = _arguments(recipe)
     task, safety = local_rows(script, args, model, mixture)

@@ -16,6 +16,7 @@ COMMANDS = {
     "teacher": "build the teacher cache of a recipe ahead of training",
     "importance": "estimate how much each weight matters for the safety answers",
     "evaluate": "measure models before they ship: safety, utility, gate",
+    "verify": "compare a folder with its evidence, and name the first file that does not match",
     "merge": "merge a tuned model with the aligned one",
     "repair": "repair a model that fails its gate, by a few safety steps or a merge",
     "experiment": "run a grid of recipes, each run once, and print the table of safety and utility",

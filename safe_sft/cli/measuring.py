@@ -176,6 +176,11 @@ def asked_of(args: argparse.Namespace) -> "Asked":
     return asked
 
 
+def judge_names(args: argparse.Namespace) -> list[str]:
+    """Return the names of the judges, each once."""
+    return list(dict.fromkeys(args.judge or ["refusal_phrases"]))
+
+
 def judges_of(args: argparse.Namespace) -> "list[Callable[[], Any]]":
     """Return functions that each make a judge.
 
@@ -202,4 +207,4 @@ def judges_of(args: argparse.Namespace) -> "list[Callable[[], Any]]":
         max_cost=args.judge_max_cost,
         concurrency=args.judge_concurrency,
     )
-    return [judge_maker(name, options) for name in dict.fromkeys(args.judge or ["refusal_phrases"])]
+    return [judge_maker(name, options) for name in judge_names(args)]

@@ -46,7 +46,7 @@ def run(parsed: tuple[argparse.Namespace, Arguments]) -> int:
         ValueError: when the GPU or the model is unknown, or the data cannot be used.
     """
     from ..planning import GPUS, UTILIZATION, find_gpus, make_plan, print_plan
-    from ..planning.local_rows import local_rows
+    from ..run.local_rows import local_rows
 
     own, arguments = parsed
     script, args, model, _ = arguments

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         FileNotFoundError: when there is no such folder.
         HubError: when the Hub was not reached or said no.
-        ValueError: when the folder holds nothing that can be pushed.
+        ValueError: when the folder holds nothing that can be pushed, or is not what its evidence says.
     """
     from ..hub.push import PushRefused, push_folder
 

@@ -58,6 +58,8 @@ class SafeScriptArguments(ScriptArguments):
         gate_max_asr: Most that the upper end of the 95 % interval of attack success may be, such as 0.05.
         gate_max_asr_increase: The same for the increase of attack success over the model before training.
         gate_max_utility_drop: The same for the drop of the share of right answers, for the tasks `gsm8k` and `sst2`.
+        base_training_flop: Operations that the training of the base model took, in FLOP, as its provider says, such as
+            1.0e+24; for the evidence, which compares the run with a third of them.
     """
 
     task: str | None = None
@@ -82,6 +84,7 @@ class SafeScriptArguments(ScriptArguments):
     gate_max_asr: float | None = None
     gate_max_asr_increase: float | None = None
     gate_max_utility_drop: float | None = None
+    base_training_flop: float | None = None
 
     def __post_init__(self) -> None:
         check_types(self, SafeScriptArguments, _OF_OWN_CHECKS)
@@ -89,6 +92,11 @@ class SafeScriptArguments(ScriptArguments):
         self._check_shares()
         self._check_poison()
         self._check_gate()
+        if self.base_training_flop is not None and not self.base_training_flop > 0:
+            raise ValueError(
+                f"`base_training_flop={self.base_training_flop}` is no number of operations. Give one above 0, such "
+                "as 1.0e+24, or leave it out where it is not known."
+            )
 
     def _check_task(self) -> None:
         if self.task is not None:

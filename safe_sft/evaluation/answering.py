@@ -63,6 +63,9 @@ class AnswerStore:
                 except json.JSONDecodeError:  # the run was killed while it wrote this line
                     continue
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def get(self, key: str) -> list[int] | None:
         """Return the token ids of an answer, or None where it is not known."""
         return self._known.get(key)

@@ -1,11 +1,12 @@
 """Several models on several suites and tasks, judged by several judges: what `safe-sft evaluate` does."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any
 
+from accelerate import PartialState
 from accelerate.utils.memory import clear_device_cache
 from transformers import PreTrainedTokenizerBase
 
@@ -22,6 +23,7 @@ from .suites.suite import Case, Suite
 from .utility.harness import HarnessTask, run_harness
 from .utility.scored_tasks import UtilityResult, UtilityTask
 from .utility.task_loss import TaskLoss, TaskRows, measure_task_loss
+from .weights import loaded_weights
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,13 @@ class ModelSpec:
         name: name that tables show.
         path: folder or Hub name.
         adapter: folder or Hub name of a PEFT adapter; None without one.
+        weights: which weights these are: digest of a folder's files, or name and commit of the Hub; None for unknown.
     """
 
     name: str
     path: str
     adapter: str | None = None
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -268,9 +272,11 @@ def evaluate_models(
     """
     settings = settings or Settings()
     answers: dict[tuple[str, str], list[Answer]] = {}
-    utility, losses = [], []
+    utility, losses, measured = [], [], []
     for spec in models:
         loaded = load_model(spec.path, spec.adapter, settings.dtype, settings.trust_remote_code)
+        known = store is not None and PartialState().is_main_process  # what is kept says of which weights it is
+        measured.append(replace(spec, weights=loaded_weights(spec.path, spec.adapter)) if known else spec)
         respondent = Respondent(spec.name, *loaded, settings, store)
         answers.update({(spec.name, suite.name): respondent.answers(suite) for suite in suites})
         utility += [respondent.result(task) for task in tasks]
@@ -278,7 +284,7 @@ def evaluate_models(
         del loaded, respondent
         clear_device_cache(garbage_collection=True)
     safety = _judge_all(models, suites, judges, answers)
-    return Evaluation(tuple(models), tuple(safety), tuple(utility), tuple(unavailable), settings, tuple(losses))
+    return Evaluation(tuple(measured), tuple(safety), tuple(utility), tuple(unavailable), settings, tuple(losses))
 
 
 def _judge_all(

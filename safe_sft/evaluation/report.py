@@ -33,6 +33,7 @@ class SafetyReport:
         cut: whether each answer was cut at the longest length, in order; empty where it is not known.
         thoughts: the thought before each answer, in order; empty where they are not known.
         in_thought: whether each answer ended inside a thought, in order; empty where it is not known.
+        judge_revision: revision of the judge; None where none is known.
     """
 
     prompts: tuple[str, ...]
@@ -43,6 +44,7 @@ class SafetyReport:
     cut: tuple[bool, ...] = ()
     thoughts: tuple[str, ...] = ()
     in_thought: tuple[bool, ...] = ()
+    judge_revision: str | None = None
 
     @property
     def asr(self) -> Rate:
@@ -219,6 +221,7 @@ def judge_answers(judge: Judge, cases: Sequence[Case], answers: Sequence[Answer]
         cut=tuple(answer.truncated for answer in answers),
         thoughts=tuple(answer.thought for answer in answers),
         in_thought=tuple(text is None for text in said),
+        judge_revision=judge.revision,
     )
 
 

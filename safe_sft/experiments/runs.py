@@ -21,7 +21,7 @@ _NAMES = (
 #: Fields that change where a run writes or what it shows, and no number of it.
 _WITHOUT_EFFECT = (
     *("teacher_cache", "safety_eval_store", "preparation_store", "report_to", "run_name", "logging_dir"),
-    *("disable_tqdm", "env", "save_total_limit", "save_on_signal"),
+    *("disable_tqdm", "env", "save_total_limit", "save_on_signal", "base_training_flop"),
 )
 _DIGITS = 16
 _PIECE = 2**24

@@ -11,12 +11,10 @@ from ..storage.secrets import clean_text, without_secrets
 from .citations import citations
 from .results import AFTER, BEFORE, MERGED, eval_results, result_rows
 from .safety import failed_checks
-from .templates import render, string
+from .templates import render
 
 if TYPE_CHECKING:
     from .facts import RunFacts
-
-_QUICK_START = re.compile(r'(pipeline\("text-generation", model=)"(?:[^"\\]|\\.)*"')
 
 
 def merge_into_card(trl_card: ModelCard, facts: "RunFacts", measured: Mapping[str, Any], name: str, repo: str) -> str:
@@ -62,16 +60,6 @@ def merge_into_card(trl_card: ModelCard, facts: "RunFacts", measured: Mapping[st
 
 
 _COLUMNS = ((BEFORE, "before"), (AFTER, "after"), (MERGED, "after merging"))
-
-
-def with_repository(card: str, repo: str) -> str:
-    """Let the quick start of `card` load `repo`.
-
-    Args:
-        card: text of a model card.
-        repo: name of the repository on the Hub.
-    """
-    return _QUICK_START.sub(lambda match: match[1] + string(repo), card)
 
 
 def _metadata(data: Any, facts: "RunFacts", measured: Mapping[str, Any], name: str) -> ModelCardData:

@@ -6,9 +6,9 @@ from typing import ClassVar, final
 
 from ..models.folders import ADAPTER_CONFIG, MODEL_CONFIG
 from ..storage.names import CARD, IMPORTANCE_FILE, TEACHER_FILES, TEACHER_INDEX, teacher_part
+from ..storage.quick_start import with_repository
 from ..storage.teacher_index import read_teacher_index
 from ..storage.writing import write_text
-from .card import with_repository
 from .templates import render
 
 _MODEL_FILES = (MODEL_CONFIG, ADAPTER_CONFIG)

@@ -10,7 +10,8 @@ from datasets import Dataset
 
 from ..evaluation import Check, Evaluation, load_model
 from ..evaluation.output.results import answer_lines, results
-from ..hub import write_safety
+from ..hub import write_eval_results, write_safety
+from ..hub.results import MERGED
 from ..models.adapters import adapter_from
 from ..models.folders import ADAPTER_CONFIG
 from ..models.modes import placed
@@ -21,7 +22,8 @@ from ..trainer.compatibility import weights_are_cut_up
 from ..trainer.safe_sft_trainer import SafeSFTTrainer
 from ..trainer.task_refusals import warn_of_refusals
 from .build import Run
-from .gate import PushRefused, gate_checks, require_passed
+from .evidence import RunEvidence
+from .gate import PushRefused, bounds_of, gate_checks, require_passed
 from .measure import Answers, Questions, evaluation_of
 from .start import start_weights
 from .summary import print_summary
@@ -41,6 +43,7 @@ def train(run: Run) -> None:
     """
     trainer, script, questions = run.trainer, run.script, run.questions
     args = trainer.args
+    evidence = _evidence(run)
     answers = [_ask(trainer, questions, "before")]
     trainer.add_callback(FirstLog(trainer, answers[0].logs()))
     look_at_the_task(run)
@@ -56,9 +59,10 @@ def train(run: Run) -> None:
                 trainer.log(rates)
         trainer.save_model(args.output_dir, _internal_call=True)  # which does not push
     merge = _of_merge(trainer, questions)
-    evaluation = evaluation_of([*answers, *merge], args)
+    evaluation = evaluation_of([_weighed(one, evidence, trainer) for one in (*answers, *merge)], args)
     checks = gate_checks(script, evaluation)
     _record(trainer, evaluation, checks)
+    evidence.seal(evaluation, checks)
     if args.push_to_hub:
         if script.push_requires_gate and args.merge_after_training and not merge:
             raise PushRefused(f"The merge in '{args.merged_dir}' was not measured, so nothing was pushed.")
@@ -79,6 +83,29 @@ def look_at_the_task(run: Run) -> None:
         replayed = run.safety.dressed if any(method.needs_replay for method, _ in args.safety_terms) else ()
         with trainer.accelerator.autocast():
             warn_of_refusals(trainer.model, trainer.processing_class, run.rows, args, replayed)
+
+
+def _evidence(run: Run) -> RunEvidence:
+    """Write what decides about the model, before it is measured or trained."""
+    trainer, script = run.trainer, run.script
+    evidence = RunEvidence(
+        trainer,
+        bounds=bounds_of(script),
+        questions=run.questions,
+        rows=run.rows,
+        start_adapter=script.adapter_name_or_path,
+        base_training_flop=script.base_training_flop,
+    )
+    evidence.begin(trainer.args.resume_from_checkpoint)
+    return evidence
+
+
+def _weighed(answers: Answers, evidence: RunEvidence, trainer: SafeSFTTrainer) -> Answers:
+    """Say of which weights the answers are; the first process alone writes them."""
+    if not trainer.is_world_process_zero():
+        return answers
+    spec = answers.model
+    return replace(answers, model=replace(spec, weights=evidence.weights(spec.name)))
 
 
 def _ask(trainer: SafeSFTTrainer, questions: Questions, name: str) -> Answers:
@@ -116,6 +143,7 @@ def _record(trainer: SafeSFTTrainer, evaluation: Evaluation, checks: list[Check]
         write_answers(str(trainer.args.output_dir), evaluation)
         if trainer.args.merge_after_training is not None:  # whoever pushes the merge alone finds the gate, too
             write_safety(trainer.args.merged_dir, measured, trainer.facts)
+            write_eval_results(trainer.args.merged_dir, measured, MERGED)
         trainer.create_model_card()
         print_summary(trainer.state, trainer.args.safety_method, evaluation)
         print(f"Saved to {trainer.args.output_dir}")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -22,29 +23,13 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
+from .names import EVAL_RESULTS, LEFT_OUT
 from .secrets import clean_text
 
 logger = logging.getLogger(__name__)
 
 #: Marks a repository of the Hub where a bare name would be a folder.
 SCHEME = "hf://"
-
-#: Never uploaded unless asked for: what resumes a run rather than uses its model, caches, pickles, unfinished files.
-LEFT_OUT = (
-    "_*",
-    "*/_*",
-    "checkpoint-*",
-    "optimizer*",
-    "scheduler*",
-    "rng_state*",
-    "training_args.bin",
-    "*.pt",
-    "*.pth",
-    "*.pkl",
-    "partial-*",
-    "*.tmp",
-    ".*",
-)
 
 #: What `huggingface_hub` raises when the Hub could not be reached, or refused a request.
 UNREACHED = (HTTPError, OfflineModeIsEnabled)
@@ -167,7 +152,7 @@ def upload(
         folder_path=folder,
         revision=destination.revision,
         allow_patterns=None if only is None else list(only),
-        ignore_patterns=[name for name in LEFT_OUT if name not in also] if only is None else None,
+        ignore_patterns=_left_out(Path(folder), also) if only is None else None,
         commit_message=message,
     )
     try:
@@ -176,6 +161,16 @@ def upload(
     except (*UNREACHED, ValueError) as error:  # the last for a wrong name, and metadata that the Hub does not take
         raise destination.failed(folder, error) from error
     return str(url)
+
+
+def _left_out(folder: Path, also: Sequence[str]) -> list[str]:
+    """Return the patterns of what stays behind; of hidden files, only the results that the Hub shows do not."""
+    patterns = [pattern for pattern in LEFT_OUT if pattern not in also]
+    if ".*" in patterns:
+        patterns.remove(".*")
+        hidden = [escape(path.name) for path in folder.glob(".*") if path.name != EVAL_RESULTS]
+        patterns += [*hidden, *(f"{name}/*" for name in hidden)]
+    return patterns
 
 
 def patiently(call: Callable[[], Result]) -> Result:

@@ -134,6 +134,16 @@ def what_is_missing(checkpoint: Path) -> str | None:
     return None
 
 
+def step_of(checkpoint: str) -> int:
+    """Return the optimizer step at which a complete checkpoint was saved.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+    """
+    state = json.loads((Path(checkpoint) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    return int(state["global_step"])
+
+
 def say_what_starts_anew(checkpoint: str) -> None:
     """Warn of what a checkpoint does not hold and `Trainer` starts anew without a word.
 

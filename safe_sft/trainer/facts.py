@@ -1,11 +1,12 @@
 """Collects what a trainer knows of its run, for the model card."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from ..config.safe_sft_config import SafeSFTConfig
+from ..data import TokenizedRow
 from ..hub.facts import CardContent, RunFacts, SafetyRowsFacts, Term
 from ..methods import ImportanceAnchor, SafetyMethod
 from ..methods.base import WeightAnchor
@@ -54,6 +55,15 @@ def run_facts(
         recipe=card.recipe,
         versions=_versions(),
     )
+
+
+def replayed_rows(trainer: Any) -> Sequence[TokenizedRow]:
+    """Return the rows that a trainer's methods replay; none where none of them does.
+
+    Args:
+        trainer: a `SafeSFTTrainer`.
+    """
+    return () if trainer._states is None else trainer._states.rows
 
 
 def _term(method: SafetyMethod, weight: float, args: SafeSFTConfig) -> Term:

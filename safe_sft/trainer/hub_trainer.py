@@ -14,7 +14,9 @@ from trl import SFTTrainer
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data.forms import with_template_kwargs
 from ..hub.card import merge_into_card
+from ..hub.eval_results import write_eval_results
 from ..hub.facts import CardContent, RunFacts
+from ..hub.results import AFTER
 from ..models.loading import checked_loads
 from ..storage.hub import UNREACHED, Destination, HubError, hub_name, patiently, reason, upload
 from ..storage.names import CARD
@@ -76,6 +78,7 @@ class HubTrainer(SFTTrainer, ABC):
         super().create_model_card(model_name, hub_name(dataset_name or (self.card.data or {}).get("source")), tags)
         path = Path(folder, CARD)
         write_text(path, merge_into_card(ModelCard.load(path), self.facts, self.card.measured, model_name, repo))
+        write_eval_results(folder, self.card.measured, AFTER)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Create the repository, and try again where trying again may help.

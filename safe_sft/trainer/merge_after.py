@@ -19,7 +19,7 @@ def merge_with_aligned(trainer: HubTrainer) -> None:
     """
     args = trainer.args
     if trainer.is_world_process_zero():
-        merge_as_set(args, aligned_source(trainer.model), _saved_in(trainer.model, str(args.output_dir)))
+        merge_as_set(args, aligned_source(trainer.model), saved_in(trainer.model, str(args.output_dir)))
     trainer.accelerator.wait_for_everyone()
 
 
@@ -37,7 +37,12 @@ def merge_as_set(args: SafeSFTConfig, aligned: str, tuned: str) -> None:
     )
 
 
-def _saved_in(model: Any, folder: str) -> str:
-    """Return where in `folder` the model is: PEFT saves an adapter with a name of its own in a folder of that name."""
+def saved_in(model: Any, folder: str) -> str:
+    """Return where in `folder` the model is: PEFT saves an adapter with a name of its own in a folder of that name.
+
+    Args:
+        model: the model that was saved.
+        folder: the folder that it was saved to.
+    """
     adapter = model.active_adapter if is_peft_model(model) else "default"
     return folder if adapter == "default" else os.path.join(folder, adapter)

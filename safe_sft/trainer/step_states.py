@@ -101,6 +101,11 @@ class StepStates:
             with accelerator.autocast():
                 self.teacher = make_teacher(model, tokenizer, self.tap, self._rows, args)
 
+    @property
+    def rows(self) -> Sequence[TokenizedRow]:
+        """The rows that are replayed, as far as they are."""
+        return self._rows
+
     def __enter__(self) -> "StepStates":
         return self
 

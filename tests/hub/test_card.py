@@ -13,9 +13,10 @@ from safe_sft.evaluation.output.results import results
 from safe_sft.evaluation.report import SafetyReport
 from safe_sft.evaluation.suites.suite import Case, Suite
 from safe_sft.evaluation.utility.scored_tasks import UtilityResult
-from safe_sft.hub.card import merge_into_card, with_repository
+from safe_sft.hub.card import merge_into_card
 from safe_sft.hub.facts import RunFacts, SafetyRowsFacts, Term
 from safe_sft.storage.hub import RemoteName, hub_name
+from safe_sft.storage.quick_start import with_repository
 from tests.conftest import make_trainer
 
 FACTS = RunFacts("ewc", (Term("ewc", 0.5, "weight", "empirical"),), versions={"safe_sft": "0.1.0"})

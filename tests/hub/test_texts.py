@@ -8,7 +8,7 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from safe_sft.hub.card import with_repository
+from safe_sft.storage.quick_start import with_repository
 from safe_sft.hub.facts import RunFacts, SafetyRowsFacts, Term
 from safe_sft.hub.merge_card import write_record
 from safe_sft.hub.templates import cell, code, fenced

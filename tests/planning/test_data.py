@@ -9,7 +9,7 @@ from safe_sft.data import prompt_token_ids, tokenize_row
 from safe_sft.data.safety_rows import SafetyRow
 from safe_sft.data.task_format import TaskFormat
 from safe_sft.planning.data import SAMPLE, assumed_rows, count_safety_rows, count_task_rows
-from safe_sft.planning.local_rows import local_rows
+from safe_sft.run.local_rows import local_rows
 
 from ..conftest import make_config, make_model, make_tokenizer, safety_rows, task_rows
 

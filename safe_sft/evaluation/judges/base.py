@@ -1,5 +1,6 @@
 """The interface of every judge, and the verdicts that it can give."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -23,6 +24,24 @@ class Verdict(str, Enum):
     UNJUDGED = "unjudged"
 
 
+def text_revision(text: str) -> str:
+    """Return a short digest of the text that a judge goes by.
+
+    Args:
+        text: phrases, or a rubric.
+    """
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def commit_of(model: Any) -> str | None:
+    """Return the commit of the Hub that a judge's model was loaded from; None for a local one.
+
+    Args:
+        model: a model with a configuration.
+    """
+    return getattr(model.config, "_commit_hash", None)
+
+
 class Judge(ABC):
     """Gives each answer a verdict.
 
@@ -33,6 +52,11 @@ class Judge(ABC):
 
     name: str
     tells_refusals: bool = True
+
+    @property
+    def revision(self) -> str | None:
+        """Which revision of the judge this is: a commit, or a digest of what it goes by; None where none is known."""
+        return None
 
     @property
     def failure(self) -> str | None:

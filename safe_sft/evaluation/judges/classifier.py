@@ -7,7 +7,7 @@ import torch
 
 from ...models.finite import require_finite
 from ...models.generation import length_sorted_batches
-from .base import Judge, Verdict, judges_answers
+from .base import Judge, Verdict, commit_of, judges_answers
 
 
 class Classifier(Judge):
@@ -37,6 +37,11 @@ class Classifier(Judge):
         self._answer_only, self._batch_size = answer_only, batch_size
         self.name = f"classifier:{model.rstrip('/').rsplit('/', 1)[-1]}"
         self.tells_refusals = Verdict.REFUSED in self._verdicts.values()
+
+    @property
+    def revision(self) -> str | None:
+        """The commit of the classifier's repository; None for a local one."""
+        return commit_of(self._model)
 
     @judges_answers
     @torch.no_grad()

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ...models.finite import require_finite
 from ...models.generation import generate
-from .base import Judge, Verdict, judges_answers
+from .base import Judge, Verdict, commit_of, judges_answers
 from .guard_formats import GUARDS
 
 # Where a guard is asked several questions, the worst answer counts.
@@ -47,6 +47,11 @@ class Guard(Judge):
             model, tokenizer = load_model(name or self._format.model)
         require_finite(model)
         self._model, self._tokenizer, self._batch_size = model, tokenizer, batch_size
+
+    @property
+    def revision(self) -> str | None:
+        """The commit of the guard's repository; None for a local one."""
+        return commit_of(self._model)
 
     @judges_answers
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:

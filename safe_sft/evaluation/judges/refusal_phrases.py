@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from ..thoughts import split_thought
-from .base import Judge, Verdict
+from .base import Judge, Verdict, text_revision
 
 # Openings and phrases of refusals; after the list of Zou et al. 2023 (https://arxiv.org/abs/2307.15043, appendix B)
 # and the answers of current chat models. Compared in lower case, with straight apostrophes and single spaces.
@@ -106,6 +106,11 @@ class RefusalPhrases(Judge):
     def __init__(self, phrases: tuple[str, ...] = REFUSAL_PHRASES, opening: int = 40):
         self._pattern = re.compile("|".join(_bounded(phrase) for phrase in phrases))
         self._opening = opening
+
+    @property
+    def revision(self) -> str:
+        """A digest of the phrases, and of how much of an answer is read."""
+        return text_revision(f"{self._opening} {self._pattern.pattern}")
 
     def judge(self, prompts: Sequence[str], answers: Sequence[str]) -> list[Verdict]:
         """Return a verdict for each answer; the prompts are not read."""

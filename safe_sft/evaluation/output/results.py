@@ -47,11 +47,13 @@ def answer_lines(evaluation: Evaluation) -> Iterator[str]:
     grouped: dict[tuple[str, str], list[SafetyResult]] = {}
     for result in evaluation.safety:
         grouped.setdefault((result.model, result.suite.name), []).append(result)
+    weights = {spec.name: spec.weights for spec in evaluation.models}
     for (model, suite), judged in grouped.items():
         first = judged[0].report
         for i, case in enumerate(judged[0].suite.cases):
             yield _line(
                 model=model,
+                weights=weights[model],
                 suite=suite,
                 category=case.category,
                 harmful=case.harmful,
@@ -64,7 +66,7 @@ def answer_lines(evaluation: Evaluation) -> Iterator[str]:
             )
     for task in evaluation.utility:
         for answer, right in zip(task.answers, task.right, strict=True):
-            yield _line(model=task.model, task=task.task, answer=answer, right=right)
+            yield _line(model=task.model, weights=weights[task.model], task=task.task, answer=answer, right=right)
 
 
 def _line(**content: Any) -> str:
@@ -80,7 +82,7 @@ def _headline(evaluation: Evaluation) -> dict[str, Any]:
 
 def _rates(result: SafetyResult) -> dict[str, Any]:
     report = result.report
-    rates: dict[str, Any] = {"judge": report.judge}
+    rates: dict[str, Any] = {"judge": report.judge, "judge_revision": report.judge_revision}
     for name in ("asr", "over_refusal"):
         rate = getattr(result, name)
         if rate is not None:

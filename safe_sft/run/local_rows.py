@@ -13,12 +13,12 @@ from ..config.script_arguments import SafeScriptArguments
 from ..data.files import FILE_BUILDERS
 from ..models.folders import tokenizer_source
 from ..models.loading import load_tokenizer
-from ..run.arguments import with_task_template
-from ..run.data import load_splits, safety_rows, split_of, task_data
-from ..run.held_out import hold_out
-from ..run.measure import Questions
+from ..planning.data import Rows, assumed_rows, assumed_safety_rows, count_safety_rows, count_task_rows
 from ..trainer.safety_set import SafetySet
-from .data import Rows, assumed_rows, assumed_safety_rows, count_safety_rows, count_task_rows
+from .arguments import with_task_template
+from .data import load_splits, safety_rows, split_of, task_data
+from .held_out import hold_out
+from .measure import Questions
 
 #: Longest row that is assumed where neither `max_length` nor the data says.
 _ASSUMED_LENGTH = 1024

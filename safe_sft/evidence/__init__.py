@@ -1,0 +1,8 @@
+"""What a run can be held to: bounds that were set before it, what it did and measured, a digest of every file."""
+
+from .record import Record
+from .scope import EVALUATION, TRAINING
+from .strict import EvidenceError, Mismatch
+from .verify import Verified, accept_texts, verify
+
+__all__ = ["EVALUATION", "TRAINING", "EvidenceError", "Mismatch", "Record", "Verified", "accept_texts", "verify"]

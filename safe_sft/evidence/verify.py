@@ -1,0 +1,219 @@
+"""Recomputes what a record says, and names the first file that is not as it says. Nothing in the folder is trusted.
+
+No file is opened that a listing of the folder has not shown to be a file in it, whatever a manifest names.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..storage.writing import write_text
+from .agreement import check_documents, check_start
+from .chain import ACCEPTED, FILE, MANIFEST, SEALED, STATED, Chain
+from .digests import Digests, folder_weights, is_weights
+from .record import DOCUMENTS, FORMAT, STATEMENT, now
+from .scope import EVALUATION, TRAINING, Found, is_held, is_text, look, path_fault
+from .strict import EvidenceError, FileDigest, Mismatch, as_written, parse_json, read_bytes
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A record that is as it was written.
+
+    Attributes:
+        kind: `TRAINING` or `EVALUATION`.
+        files: number of files that were compared.
+        absent: files that stay where they were written, and are not here.
+        chain: the lines of the manifest.
+        documents: the documents, by path.
+    """
+
+    kind: str
+    files: int
+    absent: tuple[str, ...]
+    chain: Chain
+    documents: Mapping[str, Any]
+
+
+def verify(folder: str | Path, model: str | Path | None = None) -> Verified:
+    """Compare a folder with its evidence.
+
+    Args:
+        folder: folder of a model or of an evaluation, with its `evidence/`.
+        model: folder of the model that an evaluation must be of; None for not compared.
+
+    Raises:
+        EvidenceError: when there is no evidence, or it is not complete.
+        Mismatch: for the first file that does not match.
+    """
+    return _Examination(Path(folder)).verified(None if model is None else Path(model))
+
+
+def accept_texts(folder: str | Path) -> list[str]:
+    """Record the texts that a person has changed or added, such as the card or a licence; all else must match.
+
+    Args:
+        folder: folder of a model, with its `evidence/`.
+
+    Returns:
+        Paths of the texts.
+
+    Raises:
+        EvidenceError: as `verify`.
+    """
+    found = _Examination(Path(folder), accepts=True)
+    found.verified(None)
+    for path, digest in found.texts.items():
+        found.chain.add(ACCEPTED, time=found.chain.time(now()), path=path, **digest._asdict())
+    if found.texts:
+        write_text(Path(folder) / MANIFEST, found.chain.text())
+    return list(found.texts)
+
+
+class _Examination:
+    """One pass over a folder.
+
+    Args:
+        folder: the folder.
+        accepts: whether a text that was changed or added is kept in `texts`, where it would be a mismatch.
+    """
+
+    def __init__(self, folder: Path, accepts: bool = False):
+        self.folder, self.accepts = folder, accepts
+        self.texts: dict[str, FileDigest] = {}
+        self._digests = Digests()
+        self.chain = _read_chain(folder)
+
+    def verified(self, model: Path | None) -> Verified:
+        """Compare everything, in order: the statement, the files, what is there beside them, what they say."""
+        stated = next(self.chain.of(STATED))
+        if stated["path"] != STATEMENT:
+            raise Mismatch(MANIFEST, f"names another statement than {STATEMENT}.")
+        found = self._look()
+        self._compare(stated, found)
+        kind = self._kind()
+        found = look(self.folder, kind)
+        if not self.chain.is_sealed:
+            raise Mismatch(MANIFEST, "is not complete: the run has not ended, or its last lines were cut off.")
+        absent = [entry["path"] for entry in self._newest(kind).values() if not self._compare(entry, found)]
+        self._look_for_more(found)
+        documents = {path: self._document(path) for path in DOCUMENTS if path in self.chain.files()}
+        check_start(self.chain, documents[STATEMENT])
+        files = {entry["path"]: entry["sha256"] for entry in self.chain.of(FILE)}
+        check_documents(documents, files, self.folder, stated["sha256"], found.files)
+        if model is not None:
+            _check_model(documents, model, self._digests)
+        return Verified(kind, len(self.chain.files()) - len(absent), tuple(absent), self.chain, documents)
+
+    def _look(self) -> Found:
+        """Look at the folder of evidence alone, as long as it is not known what the record is of."""
+        found = look(self.folder, EVALUATION)
+        strange = {path: what for path, what in found.strange.items() if path in (STATEMENT, MANIFEST, "evidence")}
+        return Found(found.files, strange)
+
+    def _kind(self) -> str:
+        statement = self._document(STATEMENT)
+        with as_written(STATEMENT):
+            if statement["format"] != FORMAT:
+                raise Mismatch(STATEMENT, f"has the format {statement['format']!r}. This version reads {FORMAT!r}.")
+            if statement["kind"] not in (TRAINING, EVALUATION):
+                raise Mismatch(STATEMENT, f"is of a kind that is not known, {statement['kind']!r}.")
+            return str(statement["kind"])
+
+    def _newest(self, kind: str) -> dict[str, dict[str, Any]]:
+        """Return the newest line of each file, after a look at their names."""
+        seen: set[str] = set()
+        for entry in self.chain.of(STATED, FILE, ACCEPTED):
+            path = entry["path"]
+            if fault := path_fault(path):
+                raise Mismatch(path, f"{fault}, and {MANIFEST} names it as a file of this folder.")
+            if path == MANIFEST or not is_held(path, kind):
+                raise Mismatch(path, f"is none of the files that are held to, and {MANIFEST} names it.")
+            if path in seen and entry["event"] != ACCEPTED:
+                raise Mismatch(path, f"is named twice in {MANIFEST}.")
+            if entry["event"] == ACCEPTED and not is_text(path):
+                raise Mismatch(path, f"is no text that a person may change, and {MANIFEST} says that one did.")
+            seen.add(path)
+        sealed = next(self.chain.of(SEALED))
+        if sealed["files"] != len(list(self.chain.of(STATED, FILE))):
+            raise Mismatch(MANIFEST, "has another number of files than it says.")
+        return self.chain.files()
+
+    def _compare(self, entry: Mapping[str, Any], found: Found) -> bool:
+        """Compare a file; returns False for one that stays where it was written, and is not here."""
+        path = entry["path"]
+        if path in found.strange:
+            raise _strange(path, found.strange[path])
+        if path not in found.files:
+            if entry.get("stays"):
+                return False
+            raise Mismatch(path, f"is missing.{_of_weights(path)}")
+        try:
+            now = self._digests.of(self.folder / path, path, None if self._takes(path) else entry["size"])
+        except Mismatch as error:
+            raise Mismatch(path, f"{error.reason}{_of_weights(path)}") from error
+        if now != FileDigest(entry["size"], entry["sha256"]):
+            if not self._takes(path):
+                raise Mismatch(path, f"was changed since the record was sealed.{_of_weights(path)}{_remedy(path)}")
+            self.texts[path] = now
+        return True
+
+    def _look_for_more(self, found: Found) -> None:
+        known = {MANIFEST, *self.chain.files()}
+        for path in sorted({*found.strange, *found.files} - known):
+            if path in found.strange:
+                raise _strange(path, found.strange[path])
+            if not self._takes(path):
+                raise Mismatch(path, f"was added since the record was sealed.{_remedy(path)}")
+            self.texts[path] = self._digests.of(self.folder / path, path)
+
+    def _takes(self, path: str) -> bool:
+        return self.accepts and is_text(path)
+
+    def _document(self, path: str) -> Any:
+        return parse_json(read_bytes(self.folder / path, path), path)
+
+
+def _read_chain(folder: Path) -> Chain:
+    if not folder.is_dir():
+        raise EvidenceError(f"The folder '{folder}' does not exist (looked in {Path.cwd()}). Check the path.")
+    for part in ("evidence", MANIFEST):
+        if (folder / part).is_symlink():
+            raise _strange(part, "link")
+    if not (folder / MANIFEST).exists():
+        raise EvidenceError(
+            f"The folder '{folder}' has no {MANIFEST}. `safe-sft train` writes one, and `safe-sft evaluate` with "
+            "`--output`; give their folder."
+        )
+    chain = Chain.parse(read_bytes(folder / MANIFEST, MANIFEST))
+    if not chain.entries:
+        raise Mismatch(MANIFEST, "is empty.")
+    return chain
+
+
+def _check_model(documents: Mapping[str, Any], model: Path, digests: Digests) -> None:
+    """Check that an evaluation measured the weights in a folder."""
+    if not model.is_dir():
+        raise EvidenceError(f"The folder '{model}' of `--model` does not exist (looked in {Path.cwd()}).")
+    weights = folder_weights(model, digests)
+    if weights is None:
+        raise EvidenceError(f"The folder '{model}' of `--model` holds no weights to compare with.")
+    measured = [str(one["weights"]) for one in documents["evidence/measured.json"]["models"]]
+    if not any(weights in one.split(" + ") for one in measured):
+        raise Mismatch(
+            "evidence/measured.json", f"is not of the weights in '{model}': they are none of those that were measured."
+        )
+
+
+def _strange(path: str, what: str) -> Mismatch:
+    remedy = " Links are not followed: copy the files, or `hf download REPO --local-dir FOLDER`." * (what == "link")
+    return Mismatch(path, f"is a {what}, and no file.{remedy}")
+
+
+def _of_weights(path: str) -> str:
+    return " The weights are not those that were measured." if is_weights(path) else ""
+
+
+def _remedy(path: str) -> str:
+    return " If that is meant: `safe-sft verify FOLDER --accept_texts`." if is_text(path) else ""
