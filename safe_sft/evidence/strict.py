@@ -101,9 +101,10 @@ def opened(path: Path, name: str) -> Iterator[Any]:
         raise Mismatch(name, "is missing.") from None
     except (OSError, ValueError) as error:
         raise Mismatch(name, f"cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise Mismatch(name, "is no regular file.")
     with os.fdopen(number, "rb") as file:
-        if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise Mismatch(name, "is no regular file.")
         yield file
 
 

@@ -5,7 +5,7 @@ No file is opened that a listing of the folder has not shown to be a file in it,
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..storage.writing import write_text
@@ -143,8 +143,9 @@ class _Examination:
     def _compare(self, entry: Mapping[str, Any], found: Found) -> bool:
         """Compare a file; returns False for one that stays where it was written, and is not here."""
         path = entry["path"]
-        if path in found.strange:
-            raise _strange(path, found.strange[path])
+        for part in (path, *map(str, PurePosixPath(path).parents)):
+            if part in found.strange:
+                raise _strange(part, found.strange[part])
         if path not in found.files:
             if entry.get("stays"):
                 return False

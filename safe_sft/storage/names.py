@@ -53,6 +53,6 @@ def left_out(path: str) -> bool:
         >>> [left_out(path) for path in ("checkpoint-3/", "a/_b", ".cache/x", ".eval_results/x.yaml", "config.json")]
         [True, True, True, False, False]
     """
-    if path.startswith(f"{EVAL_RESULTS}/"):
+    if path == EVAL_RESULTS or path.startswith(f"{EVAL_RESULTS}/"):
         return False
     return any(fnmatchcase(path, pattern) for pattern in LEFT_OUT)
