@@ -63,7 +63,9 @@ class AnswerStore:
                 except json.JSONDecodeError:  # the run was killed while it wrote this line
                     continue
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """Number of answers that are known."""
         return len(self._known)
 
     def get(self, key: str) -> list[int] | None:

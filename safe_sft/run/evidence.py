@@ -1,6 +1,7 @@
 """What a run can be held to: its bounds before it is trained, and what it did and measured once it has ended."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ from ..models.parts import base_model, is_peft_model
 from ..planning.as_run import RunWork, count_run, count_tokens
 from ..trainer.callbacks import why_stopped
 from ..trainer.checkpoints import step_of
-from ..trainer.facts import replayed_rows
+from ..trainer.facts import aligned_fingerprint, replayed_rows
 from ..trainer.merge_after import saved_in
 from ..trainer.safe_sft_trainer import SafeSFTTrainer
 from .measure import Questions
 
 logger = get_logger(__name__)
 
+_UNKNOWN = "unknown"
 _NOT_COUNTED = (
     "measuring before and after training",
     "the aligned model's own answers to safety prompts, a teacher cache, and estimating importance",
@@ -71,7 +73,7 @@ class RunEvidence:
         self._digests = Digests()
         self._record = Record(str(trainer.args.output_dir), TRAINING, self._digests)
         self._fresh = adapter_is_fresh(trainer.model)
-        self._base: str | None = None
+        self._base = _UNKNOWN
 
     def begin(self, resume_from: str | None = None) -> None:
         """Write the bounds, before anything is trained or measured.
@@ -99,8 +101,9 @@ class RunEvidence:
             return self._base
         folder = self._folder(model)
         own = folder_weights(folder, self._digests)
-        base = self._plain_base() if is_adapter(folder) else ""
-        return None if own is None or base is None else " + ".join(filter(None, (base, own)))
+        if own is None or not is_adapter(folder):
+            return own
+        return f"{self._base.split(' + ')[0]} + {own}"  # without the adapter that training began with
 
     def seal(self, evaluation: Evaluation | None = None, checks: Sequence[Check] = ()) -> None:
         """Write what the run did and measured, and the digest of every file; the model is saved by now.
@@ -113,7 +116,7 @@ class RunEvidence:
             return
         if evaluation is not None and self._bounds.any and not checks:
             checks = check_gate(evaluation, self._bounds)
-        measured = {} if evaluation is None else results(evaluation, checks)
+        measured = {} if evaluation is None else results(self._weighed(evaluation), checks)
         documents = {RUN: self._run(), COMPUTE: self._compute()}
         if self._trainer.args.merge_after_training is not None:
             other = self._record.copied_to(self._trainer.args.merged_dir)
@@ -122,6 +125,11 @@ class RunEvidence:
         self._record.seal(
             {**documents, MEASURED: self._measured(measured, AFTER, "" if folder == "." else f"{folder}/")}
         )
+
+    def _weighed(self, evaluation: Evaluation) -> Evaluation:
+        """Say of which weights the models are, where that is not said."""
+        models = (replace(spec, weights=spec.weights or self.weights(spec.name)) for spec in evaluation.models)
+        return replace(evaluation, models=tuple(models))
 
     def _statement(self) -> dict[str, Any]:
         args = self._trainer.args
@@ -203,10 +211,8 @@ class RunEvidence:
         args = self._trainer.args
         return Path(args.merged_dir) if model == MERGED else Path(saved_in(self._trainer.model, str(args.output_dir)))
 
-    def _plain_base(self) -> str | None:
-        """Name the weights under an adapter that was trained, without the one that training began with."""
-        return None if self._base is None else self._base.split(" + ")[0]
-
-    def _base_weights(self) -> str | None:
+    def _base_weights(self) -> str:
+        """Name the weights that training began with; those of a model that was made in memory by their fingerprint."""
         name = str(base_model(self._trainer.model).config._name_or_path)
-        return weights_of(name, self._start_adapter, self._digests) if name else None
+        known = weights_of(name, self._start_adapter, self._digests) if name else None
+        return known or aligned_fingerprint(self._trainer) or _UNKNOWN

@@ -66,6 +66,15 @@ def replayed_rows(trainer: Any) -> Sequence[TokenizedRow]:
     return () if trainer._states is None else trainer._states.rows
 
 
+def aligned_fingerprint(trainer: Any) -> str | None:
+    """Return the digest of the aligned model that checkpoints are compared with; None without a safety method.
+
+    Args:
+        trainer: a `SafeSFTTrainer`.
+    """
+    return f"fingerprint:{trainer._origin.aligned}" if trainer._terms else None
+
+
 def _term(method: SafetyMethod, weight: float, args: SafeSFTConfig) -> Term:
     return Term(
         method.name,

@@ -151,11 +151,10 @@ def test_a_file_is_read_once(tmp_path, monkeypatch):
 
 
 def test_weights_are_those_files_and_no_others():
-    text = '[["adapter_model.safetensors","%s"],["model-00001-of-00002.safetensors","%s"]]' % ("a" * 64, "b" * 64)
-    files = {"model-00001-of-00002.safetensors": "b" * 64, "adapter_model.safetensors": "a" * 64}
-    assert weights_digest({**files, "config.json": "c" * 64, "training_args.bin": "d"}) == "sha256:" + sha(
-        text.encode()
-    )
+    a, b = "a" * 64, "b" * 64
+    text = f'[["adapter_model.safetensors","{a}"],["model-00001-of-00002.safetensors","{b}"]]'
+    files = {"model-00001-of-00002.safetensors": b, "adapter_model.safetensors": a}
+    assert weights_digest({**files, "config.json": a, "training_args.bin": b}) == f"sha256:{sha(text.encode())}"
     assert weights_digest({"config.json": "c" * 64}) is None
 
 

@@ -8,10 +8,10 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from safe_sft.storage.quick_start import with_repository
 from safe_sft.hub.facts import RunFacts, SafetyRowsFacts, Term
 from safe_sft.hub.merge_card import write_record
 from safe_sft.hub.templates import cell, code, fenced
+from safe_sft.storage.quick_start import with_repository
 from tests.hub.test_card import card
 
 NASTY = [

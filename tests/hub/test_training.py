@@ -11,6 +11,7 @@ from safe_sft import SafeSFTConfig
 from safe_sft.config.script_arguments import SafeScriptArguments
 from safe_sft.data import load_task
 from safe_sft.evaluation import Check
+from safe_sft.evidence import verify
 from safe_sft.run.gate import PushRefused, push_strategy, require_enough, require_passed
 from safe_sft.run.measure import Questions, evaluation_of, read_questions
 from tests.cli.test_cli import RECIPE
@@ -72,6 +73,15 @@ def test_train_pushes_the_model_and_its_card(hub, run_at, folder, tmp_path):
 
     everything = b"".join([*repo.files.values(), *(f.read_bytes() for f in output.rglob("*") if f.is_file())])
     assert TOKEN.encode() not in everything
+
+    verify(output)  # what the push saved once more is what was sealed
+    for name, content in repo.files.items():
+        (tmp_path / "downloaded" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "downloaded" / name).write_bytes(content)
+    found = verify(tmp_path / "downloaded")
+    assert found.absent == ("_answers.jsonl",)
+    assert found.documents["evidence/measured.json"]["rates"][0]["n"] == 40
+    assert str(folder).encode() not in b"".join(v for k, v in repo.files.items() if k.startswith("evidence/"))
 
 
 def test_a_failed_gate_keeps_the_model_here(hub, run_at, folder, tmp_path):

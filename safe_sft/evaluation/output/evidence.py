@@ -52,7 +52,7 @@ class EvaluationEvidence:
         Args:
             store: the answers that are there already.
         """
-        self._record.state(self._statement, answers=len(store))
+        self._record.state(self._statement, answers=store.count)
 
     def seal(self, evaluation: Evaluation, checks: Sequence[Check]) -> None:
         """Write what was measured, and the digest of every file that was written.
