@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.logging import get_logger
 from datasets import Dataset
 
 from ..evaluation import Bounds, Check, Evaluation, Settings, check_gate
@@ -16,7 +15,7 @@ from ..evaluation.weights import weights_of
 from ..evidence import TRAINING, Record
 from ..evidence.digests import Digests, folder_weights, package_digest, rows_digest
 from ..evidence.plain import portable
-from ..evidence.record import COMPUTE, MEASURED, RUN
+from ..evidence.record import COMPUTE, MEASURED, RUN, STATEMENT
 from ..evidence.third import compare_with_third
 from ..hub.results import AFTER, BEFORE, MERGED
 from ..models.adapters import adapter_is_fresh
@@ -29,8 +28,6 @@ from ..trainer.facts import aligned_fingerprint, replayed_rows
 from ..trainer.merge_after import saved_in
 from ..trainer.safe_sft_trainer import SafeSFTTrainer
 from .measure import Questions
-
-logger = get_logger(__name__)
 
 _UNKNOWN = "unknown"
 _NOT_COUNTED = (
@@ -89,7 +86,7 @@ class RunEvidence:
         step = 0 if resume_from is None else step_of(resume_from)
         self._record.state(self._statement(), step=step, resumes=resume_from is not None)
         self._base = self._base_weights()
-        logger.info(f"What decides about this model is stated: {self._record.statement_digest}.")
+        print(f"What decides about this model is stated: {self._record.statement_digest} ({STATEMENT}).")
 
     def weights(self, model: str) -> str | None:
         """Name the weights of one of the run's models, once it is saved; None where they are not known.
