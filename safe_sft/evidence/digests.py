@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..storage.names import CARD
-from ..storage.quick_start import with_repository
+from ..storage.quick_start import without_repository
 from .strict import FileDigest, digest_file, read_bytes, text_digest
 
 #: Names of files of weights, of a model or an adapter.
@@ -55,7 +55,7 @@ def card_digest(path: Path, name: str) -> FileDigest:
     Raises:
         Mismatch: when it is no file, or too large.
     """
-    text = with_repository(read_bytes(path, name).decode("utf-8", "surrogateescape"), "")
+    text = without_repository(read_bytes(path, name).decode("utf-8", "surrogateescape"))
     content = text.encode("utf-8", "surrogateescape")
     return FileDigest(len(content), hashlib.sha256(content).hexdigest())
 

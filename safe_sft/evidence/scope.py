@@ -10,7 +10,7 @@ from ..storage.names import ANSWERS, EVAL_RESULTS, EVIDENCE, MEASURED_ANSWERS, S
 
 #: What the record is of: it says which files are held to.
 TRAINING, EVALUATION = "training", "evaluation"
-#: Every file of a model's folder that a push would upload, but for the logs, which go on; and the answers.
+#: Not held to, of the files of a model that a push would upload: logs, which go on.
 _NOT_HELD = ("runs/*", SIGNATURE)
 #: What an evaluation writes; its folder may hold anything else.
 _OF_EVALUATION = (ANSWERS, "results.json", "report.html", "*.svg", f"{EVAL_RESULTS}/*", f"{EVIDENCE}/*")
@@ -44,12 +44,14 @@ def is_held(path: str, kind: str) -> bool:
             for pattern in _OF_EVALUATION
             if "/" in pattern or at_top
         )
-    return path == MEASURED_ANSWERS or not (left_out(path) or any(fnmatchcase(path, name) for name in _NOT_HELD))
+    if path == MEASURED_ANSWERS or ("/" not in path and path.endswith(".py")):  # code may be run, whatever its name
+        return True
+    return not (left_out(path) or any(fnmatchcase(path, name) for name in _NOT_HELD))
 
 
 def stays(path: str) -> bool:
     """Return whether a file that is held to stays where it was written, so that a copy from the Hub lacks it."""
-    return path == MEASURED_ANSWERS
+    return left_out(path)
 
 
 def is_text(path: str) -> bool:

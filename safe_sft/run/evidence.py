@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..evaluation import Bounds, Check, Evaluation, Settings, check_gate
 from ..evaluation.output.evidence import gate_decisions, measured_content, phrases_judge, statement
@@ -69,7 +70,8 @@ class RunEvidence:
         self._start_adapter = start_adapter
         self._digests = Digests()
         self._record = Record(str(trainer.args.output_dir), TRAINING, self._digests)
-        self._fresh = adapter_is_fresh(trainer.model)
+        # Every rank asks, where a method does, too: sharded weights are gathered for it.
+        self._fresh = bool(trainer.args.safety_terms) and adapter_is_fresh(trainer.model)
         self._base = _UNKNOWN
 
     def begin(self, resume_from: str | None = None) -> None:
@@ -192,6 +194,8 @@ class RunEvidence:
         trainer = self._trainer
         if not isinstance(trainer.train_dataset, Dataset):
             raise ValueError("the rows are streamed, so that their tokens are not known")
+        if is_deepspeed_zero3_enabled():
+            raise ValueError("under ZeRO-3 every model that is built is sharded, and this one is built by one process")
         safety = [{"input_ids": row.input_ids, "labels": row.labels} for row in replayed_rows(trainer)]
         return count_run(
             trainer.args,

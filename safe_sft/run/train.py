@@ -18,6 +18,7 @@ from ..models.modes import placed
 from ..storage.names import MEASURED_ANSWERS
 from ..storage.writing import write_text
 from ..trainer.callbacks import FirstLog
+from ..trainer.checkpoints import checkpoint_of
 from ..trainer.compatibility import weights_are_cut_up
 from ..trainer.safe_sft_trainer import SafeSFTTrainer
 from ..trainer.task_refusals import warn_of_refusals
@@ -96,7 +97,7 @@ def _evidence(run: Run) -> RunEvidence:
         start_adapter=script.adapter_name_or_path,
         base_training_flop=script.base_training_flop,
     )
-    evidence.begin(trainer.args.resume_from_checkpoint)
+    evidence.begin(checkpoint_of(trainer.args.resume_from_checkpoint, str(trainer.args.output_dir)))
     return evidence
 
 

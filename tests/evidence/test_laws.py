@@ -182,5 +182,8 @@ def test_the_card_may_name_its_repository(tmp_path):
     card = folder / "README.md"
     card.write_text(card.read_text().replace('model="out"', 'model="me/m"'))
     verify(folder)
-    card.write_text(card.read_text().replace("# m", "# n"))
-    assert named(folder) == "README.md"
+    for old, new in (("# m", "# n"), ('model="me/m"', 'model="ASR 0.000"'), ('model="me/m"', 'model="a/b/c"')):
+        text = card.read_text()
+        card.write_text(text.replace(old, new))
+        assert named(folder) == "README.md"
+        card.write_text(text)

@@ -131,6 +131,18 @@ def test_the_command_line_writes_it_and_a_resumed_run_keeps_it(data, tmp_path, c
     assert "decisions of this run are safety_max_asr=0.5" in capsys.readouterr().err
 
 
+def test_a_merge_has_evidence_of_its_own(data, tmp_path):
+    output = tmp_path / "out"
+    words = ["train", "--config", str(data / "recipe.yaml"), "--output_dir", str(output), "--max_steps", "1"]
+    assert main([*words, "--merge_after_training", "linear", "--merge_weight", "0.5"]) == 0
+    both = [verify(output), verify(output / "merged")]
+    statements = {next(found.chain.of("stated"))["sha256"] for found in both}
+    assert len(statements) == 1
+    weights = [found.documents[MEASURED]["weights"] for found in both]
+    assert [one["model"] for one in weights] == ["after", "merged"]
+    assert weights[0]["sha256"] != weights[1]["sha256"]
+
+
 def test_an_evaluation(data, tmp_path, capsys):
     output = tmp_path / "e"
     words = ["evaluate", "--model", str(data / "model"), "--prompts", str(data / "prompts.jsonl")]
