@@ -215,6 +215,9 @@ TOGETHER = with_fields(
         ({"push_requires_gate": True}, "`push_requires_gate`", "Set one of"),
         ({"gate_max_asr": 0.1}, "`gate_max_asr`", "Set `push_requires_gate"),
         ({"gate_max_asr": 2, "push_requires_gate": True}, "`gate_max_asr=2`", "at most 1"),
+        ({"base_training_flop": 0}, "`base_training_flop=0", "above 0"),
+        ({"base_training_flop": -1.0}, "`base_training_flop=-1.0`", "above 0"),
+        ({"base_training_flop": "many"}, "base_training_flop", ""),
         (
             {"push_requires_gate": True, "gate_max_asr": 0.5, "safety_eval": True},
             "`push_requires_gate`",
