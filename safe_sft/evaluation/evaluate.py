@@ -6,7 +6,6 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
-from accelerate import PartialState
 from accelerate.utils.memory import clear_device_cache
 from transformers import PreTrainedTokenizerBase
 
@@ -275,8 +274,7 @@ def evaluate_models(
     utility, losses, measured = [], [], []
     for spec in models:
         loaded = load_model(spec.path, spec.adapter, settings.dtype, settings.trust_remote_code)
-        known = store is not None and PartialState().is_main_process  # what is kept says of which weights it is
-        measured.append(replace(spec, weights=loaded_weights(spec.path, spec.adapter)) if known else spec)
+        measured.append(replace(spec, weights=loaded_weights(spec.path, spec.adapter)) if store else spec)
         respondent = Respondent(spec.name, *loaded, settings, store)
         answers.update({(spec.name, suite.name): respondent.answers(suite) for suite in suites})
         utility += [respondent.result(task) for task in tasks]

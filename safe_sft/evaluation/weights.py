@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from accelerate import PartialState
 from huggingface_hub import try_to_load_from_cache
 
 from ..evidence.digests import Digests, folder_weights
@@ -10,12 +11,14 @@ from ..models.loading import base_of_adapter
 
 
 def loaded_weights(path: str, adapter: str | None = None) -> str | None:
-    """Name the weights of a model that `load_model` has loaded; None where they are not known.
+    """Name the weights of a model that `load_model` has loaded; None where they are not known, and on other ranks.
 
     Args:
         path: folder or Hub name of the model, or of an adapter on the base that it names.
         adapter: folder or Hub name of an adapter on the model.
     """
+    if not PartialState().is_main_process:  # which alone writes them
+        return None
     base = base_of_adapter(path) if adapter is None else None
     return weights_of(path, adapter, Digests()) if base is None else weights_of(base, path, Digests())
 

@@ -9,7 +9,11 @@ import pytest
 from rich.console import Console
 
 from safe_sft.cli.evaluate import main
+from safe_sft.evaluation import Settings
+from safe_sft.evaluation.answering import AnswerStore
+from safe_sft.evaluation.asked import Asked
 from safe_sft.evaluation.gate import Bounds, check_gate
+from safe_sft.evaluation.output.evidence import EvaluationEvidence
 from safe_sft.evaluation.output.files import write_evaluation
 from safe_sft.evaluation.output.html import report_html
 from safe_sft.evaluation.output.plots import plots
