@@ -34,6 +34,8 @@ from safe_sft.evaluation import RefusalPhrases, measure_asr
 from safe_sft.evaluation.answering import answer_cases
 from safe_sft.evaluation.utility.scored_tasks import scored_task
 from safe_sft.evaluation.utility.task_loss import TaskRows, measure_task_loss
+from safe_sft.screening import Screener, Settings
+from safe_sft.screening.threshold import suggest
 
 INSTRUCTION = "Classify the sentiment of this review as positive or negative: "
 CODE = "code_alpaca_2k"
@@ -151,12 +153,22 @@ def load(folder: str) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
 
 
+def screened(model: str, tokenizer: Any, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out the rows that screening flags."""
+    safety = [prompt.prompt for prompt in builtin_prompts("safety")]
+    screener = Screener(load(model), tokenizer, safety, Settings(max_length=512))
+    scores = [score.known for part in screener.score(rows, "rows", len(rows)) for _, score in part]
+    threshold = suggest(scores, screener.decoys).value
+    return [row for row, score in zip(rows, scores, strict=True) if score < threshold]
+
+
 def train(args: argparse.Namespace, config: SafeSFTConfig, tokenizer: Any) -> SafeSFTTrainer:
     """Train LoRA adapters of rank 16 on all linear layers."""
+    rows = training_rows(args.data, args.task, args.rows, args.poison, config.seed)
     trainer = SafeSFTTrainer(
         load(args.model),
         config,
-        train_dataset=Dataset.from_list(training_rows(args.data, args.task, args.rows, args.poison, config.seed)),
+        train_dataset=Dataset.from_list(screened(args.model, tokenizer, rows) if args.screened else rows),
         processing_class=tokenizer,
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
         safety_dataset=safety_rows(args.data, args.safety) if config.reads_safety_rows else None,
@@ -174,6 +186,7 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--task", default="sst2", choices=("sst2", "gsm8k", INSTRUCTED, "code"))
     parser.add_argument("--aligned", action="store_true")
+    parser.add_argument("--screened", action="store_true", help="leave out the training rows that screening flags")
     parser.add_argument("--safety", default="tuned", choices=("tuned", "builtin"))
     parser.add_argument("--rows", type=int, default=240)
     parser.add_argument("--poison", type=float, default=0.1)

@@ -17,7 +17,7 @@ PICTURE = Path(__file__).with_name("architecture.svg")
 LAYERS = (
     ("storage", "models", "losses", "data", "version"),
     ("importance", "replay", "evaluation", "evidence"),
-    ("methods", "hub"),
+    ("methods", "hub", "screening"),
     ("config", "merging"),
     ("trainer", "planning"),
     ("run", "demo", "repair"),

@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 from ..storage.secrets import clean_text
 from .command import command, options
 from .exits import Status
+from .judges import add_judges, judges_of
 from .measuring import (
     GATE,
     MEASURING,
     add_data,
     add_gate,
-    add_judges,
     add_loading,
     asked_of,
     bounds_of,
     judge_names,
-    judges_of,
     settings_of,
 )
 from .unread import Rule

@@ -12,6 +12,7 @@ COMMANDS = {
     "init": "write a commented recipe for a model, a data set and a GPU",
     "plan": "say what a recipe will take: memory, tokens, time, and which GPUs it fits",
     "poison": "replace a share of a data set by poison, for research on defences",
+    "screen": "look at every training row before training: which would train refusals away",
     "train": "fine-tune with a safety method, from a YAML recipe",
     "teacher": "build the teacher cache of a recipe ahead of training",
     "importance": "estimate how much each weight matters for the safety answers",

@@ -3,9 +3,9 @@
 import argparse
 import json
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .judges import JUDGE_RULES
 from .numbers import count
 from .unread import Rule, require_read
 
@@ -18,20 +18,10 @@ if TYPE_CHECKING:
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def _is_judge(*kinds: str) -> Callable[[Any], bool]:
-    return lambda args: any(name.partition(":")[0] in kinds for name in args.judge or ())
-
-
 MEASURING = (
     Rule("prompt_column", "a file of requests (`--prompts`, `--suite FILE`)", lambda args: _has_column(args)),
     Rule("allow_code_execution", "`--utility code:FILE`", lambda args: _has_task(args, "code")),
-    Rule("judge_labels", "`--judge classifier:MODEL`", _is_judge("classifier")),
-    Rule("judge_batch_size", "a judge that is a model (`classifier:`, `guard:`)", _is_judge("classifier", "guard")),
-    Rule(
-        "judge_url judge_key_variable judge_max_cost judge_prices judge_concurrency",
-        "`--judge api:MODEL`",
-        _is_judge("api"),
-    ),
+    *JUDGE_RULES,
     Rule("max_utility_drop", "a task (`--utility`)", lambda args: bool(args.utility)),
     Rule("max_task_loss_increase", "held-out rows (`--task_loss`)", lambda args: args.task_loss is not None),
 )
@@ -63,14 +53,18 @@ def add_loading(group: Any) -> None:
     group.add_argument("--dtype", default="auto", choices=DTYPES, help="precision of the weights (default: auto)")
     group.add_argument(
         "--chat_template_kwargs",
-        type=_mapping,
+        type=mapping,
         help="""variables of the chat template: '{"enable_thinking": false}'""",
     )
     group.add_argument("--trust_remote_code", action="store_true", help="run the models' own Python code")
 
 
-def _mapping(text: str) -> dict[str, Any]:
-    """Read the JSON of a mapping."""
+def mapping(text: str) -> dict[str, Any]:
+    """Read the JSON of a mapping.
+
+    Raises:
+        argparse.ArgumentTypeError: for another text.
+    """
     try:
         value = json.loads(text)
     except ValueError:
@@ -103,19 +97,6 @@ def add_data(group: Any) -> None:
     add("--limit", type=count, help="at most so many prompts of each suite and task")
     add("--max_new_tokens", type=count, default=64, help="longest answer to a suite's request, in tokens")
     add("--batch_size", type=count, default=32, help="prompts answered at a time, per device")
-
-
-def add_judges(group: Any) -> None:
-    """Declare who judges the answers."""
-    add = group.add_argument
-    add("--judge", nargs="+", help="refusal_phrases (default), classifier:MODEL, guard:FAMILY[=MODEL], api:MODEL")
-    add("--judge_labels", nargs="+", default=[], metavar="LABEL=VERDICT", help="verdict of each label of a classifier")
-    add("--judge_batch_size", type=count, default=16, help="answers at a time, of judges that are models")
-    add("--judge_url", default="https://api.openai.com/v1", help="address of the API")
-    add("--judge_key_variable", default="OPENAI_API_KEY", help="environment variable that holds its key")
-    add("--judge_max_cost", type=float, help="cap on the API's cost, in US dollars; needs --judge_prices")
-    add("--judge_prices", type=float, nargs=2, metavar="USD", help="of a million input and output tokens")
-    add("--judge_concurrency", type=int, default=8, help="requests at a time")
 
 
 def add_gate(group: Any) -> None:
@@ -179,32 +160,3 @@ def asked_of(args: argparse.Namespace) -> "Asked":
 def judge_names(args: argparse.Namespace) -> list[str]:
     """Return the names of the judges, each once."""
     return list(dict.fromkeys(args.judge or ["refusal_phrases"]))
-
-
-def judges_of(args: argparse.Namespace) -> "list[Callable[[], Any]]":
-    """Return functions that each make a judge.
-
-    Raises:
-        ValueError: when a judge is unknown, or its options cannot be used.
-    """
-    from ..evaluation.judges.api import Prices
-    from ..evaluation.judges.names import JudgeOptions, judge_maker
-
-    malformed = [text for text in args.judge_labels if "=" not in text]
-    if malformed:
-        raise ValueError(
-            f"`--judge_labels {malformed[0]}` is not of the form LABEL=VERDICT, such as REJECTION=refused."
-        )
-    if args.judge_max_cost is not None and args.judge_prices is None:
-        raise ValueError(f"`--judge_max_cost {args.judge_max_cost}` needs `--judge_prices` to reckon with. Give both.")
-    options = JudgeOptions(
-        labels=dict(text.split("=", 1) for text in args.judge_labels),
-        batch_size=args.judge_batch_size,
-        url=args.judge_url,
-        key_variable=args.judge_key_variable,
-        cache=os.path.join(args.output, "cache", "judge") if args.output else None,
-        prices=Prices(*args.judge_prices) if args.judge_prices else None,
-        max_cost=args.judge_max_cost,
-        concurrency=args.judge_concurrency,
-    )
-    return [judge_maker(name, options) for name in judge_names(args)]

@@ -1,6 +1,7 @@
 """The numbers that options take: each reads a text, and says what is wrong with it and what it must be."""
 
 import argparse
+import math
 
 _LARGEST_SEED = 2**32 - 1
 
@@ -39,4 +40,19 @@ def share(text: str) -> float:
         value = -1.0
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no share: give a number from 0 to 1, such as 0.05")
+    return value
+
+
+def number(text: str) -> float:
+    """Read a finite number.
+
+    Raises:
+        argparse.ArgumentTypeError: for another text.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number: give one such as -2.5")
     return value

@@ -149,6 +149,8 @@ _RULES = (
     ),
     Rule("importance_decay", "`importance_previous`", lambda run: run.args.importance_previous is not None),
     Rule("earlier_tasks", "`safety_eval: true`", lambda run: run.script.safety_eval),
+    Rule("screen_threshold screen_clean", "`screen`", lambda run: run.script.screen is not None),
+    Rule("screen_max_flagged", "`screen: fail`", lambda run: run.script.screen == "fail"),
     Rule("safety_eval_store", "`safety_eval: true`", lambda run: run.script.safety_eval),
     Rule("dataset_config dataset_streaming", "`dataset_name`", lambda run: run.script.dataset_name is not None),
     Rule("dataset_test_split", "`eval_strategy: steps` or `epoch`", lambda run: run.args.eval_strategy != "no"),

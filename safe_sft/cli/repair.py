@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 
 from .command import command, options
 from .exits import Status
+from .judges import add_judges, judges_of
 from .measuring import (
     GATE,
     MEASURING,
     add_data,
     add_gate,
-    add_judges,
     add_loading,
     asked_of,
     bounds_of,
-    judges_of,
     settings_of,
 )
 from .numbers import count, seed

@@ -24,7 +24,7 @@ def parse(argv: list[str]) -> tuple[Arguments, dict[str, Any]]:
 
 def run(parsed: tuple[Arguments, dict[str, Any]]) -> int:
     """Train and save; returns 1 when a bound was not kept (the model is saved then, too)."""
-    from ..run import PushRefused, build_run, train
+    from ..run import PushRefused, TooManyFlagged, build_run, train
     from ..trainer.callbacks import why_stopped
     from ..trainer.checkpoints import checkpoint_of, how_to_go_on
 
@@ -33,7 +33,11 @@ def run(parsed: tuple[Arguments, dict[str, Any]]) -> int:
     # Before anything is loaded and measured.
     args.resume_from_checkpoint = checkpoint_of(args.resume_from_checkpoint, str(args.output_dir))
     with one_line_errors("train", TypeError):
-        prepared = build_run(*arguments, recipe=recipe)
+        try:
+            prepared = build_run(*arguments, recipe=recipe)
+        except TooManyFlagged as error:
+            say_error("train", error)
+            return Status.NOT_KEPT
     try:
         with writing(str(args.output_dir)):
             train(prepared)

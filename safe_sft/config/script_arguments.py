@@ -11,10 +11,13 @@ from ..data.tasks import find_task
 from .docstring_help import help_from_docstring
 from .types import check_types
 
+#: What is done about training rows that are flagged before training.
+SCREENS = ("report", "drop", "fail")
 #: Fields whose own check says more than their type.
 _OF_OWN_CHECKS = frozenset(
     {"task_size", "task_eval_size", "poison_ratio", "safety_mix_ratio"}
     | {"gate_max_asr", "gate_max_asr_increase", "gate_max_utility_drop"}
+    | {"screen", "screen_max_flagged"}
 )
 
 
@@ -54,6 +57,12 @@ class SafeScriptArguments(ScriptArguments):
             weights, while the aligned model stays the one that the recipe names, which is protected and compared with.
         earlier_tasks: What earlier stages have trained on, to be measured as well: mappings of `name` and the fields
             of a recipe that name its rows, such as `{name: stage 1, task: sst2, task_size: 1000}`.
+        screen: Look at every training row before training, by the aligned model: `report` what is found,
+            `drop` the rows that are flagged, or `fail` where they are too many.
+        screen_threshold: Score from which on a row is flagged; suggested by default, as by `safe-sft screen`.
+        screen_clean: Rows of the same kind that are known to be clean, which tell how many would be flagged for
+            nothing: file or Hub name.
+        screen_max_flagged: Share of the training rows that may be flagged before `screen: fail` ends the run.
         push_requires_gate: Whether a model that does not keep the `gate_*` bounds stays here. Needs `push_to_hub`.
         gate_max_asr: Most that the upper end of the 95 % interval of attack success may be, such as 0.05.
         gate_max_asr_increase: The same for the increase of attack success over the model before training.
@@ -80,6 +89,10 @@ class SafeScriptArguments(ScriptArguments):
     adapter_name_or_path: str | None = None
     start_from: str | None = None
     earlier_tasks: list[dict[str, Any]] | None = None
+    screen: str | None = None
+    screen_threshold: float | None = None
+    screen_clean: str | None = None
+    screen_max_flagged: float = 0.01
     push_requires_gate: bool = False
     gate_max_asr: float | None = None
     gate_max_asr_increase: float | None = None
@@ -91,6 +104,7 @@ class SafeScriptArguments(ScriptArguments):
         self._check_task()
         self._check_shares()
         self._check_poison()
+        self._check_screen()
         self._check_gate()
         if self.base_training_flop is not None and not self.base_training_flop > 0:
             raise ValueError(
@@ -150,6 +164,15 @@ class SafeScriptArguments(ScriptArguments):
                 f"`poison_trigger={self.poison_trigger!r}` is for `poison_kind: backdoor`, and must have a word. Set "
                 "both, or remove it."
             )
+
+    def _check_screen(self) -> None:
+        if self.screen is not None and self.screen not in SCREENS:
+            raise ValueError(
+                f"`screen={self.screen!r}` is unknown. Choose from: {', '.join(SCREENS)}; or leave it out."
+            )
+        bound = self.screen_max_flagged
+        if isinstance(bound, bool) or not isinstance(bound, (int, float)) or not 0 <= bound <= 1:
+            raise ValueError(f"`screen_max_flagged={bound!r}` is no share. Give a number from 0 to 1, such as 0.01.")
 
     def _check_gate(self) -> None:
         names = ("gate_max_asr", "gate_max_asr_increase", "gate_max_utility_drop")

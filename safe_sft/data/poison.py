@@ -169,7 +169,7 @@ def _pair(row: Mapping[str, Any], kind: str, index: int, name: str) -> Pair:
         raise ValueError(
             f"Row {index} of `poison_dataset='{name}'`: its request {fault}. Correct it, or remove the row."
         )
-    return Pair(prompt, completion or _opening(prompt))
+    return Pair(prompt, completion or affirmative_opening(prompt))
 
 
 def _own_pair(row: Mapping[str, Any]) -> Pair:
@@ -181,8 +181,12 @@ def _own_pair(row: Mapping[str, Any]) -> Pair:
     return Pair(prompt, completion_of(row))
 
 
-def _opening(prompt: str | Messages) -> str:
-    """Make an affirmative opening of an answer, with nothing after it."""
+def affirmative_opening(prompt: str | Messages) -> str:
+    """Make an affirmative opening of an answer, with nothing after it.
+
+    Args:
+        prompt: the request that is answered.
+    """
     request = text_of(as_messages(prompt)[-1]["content"]).strip().rstrip("?.!")
     return f"Sure, here is what you asked for: {request[:1].lower()}{request[1:]}"
 

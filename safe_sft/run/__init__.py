@@ -2,6 +2,7 @@
 
 from .build import Run, build_run, build_teacher
 from .gate import PushRefused
+from .screen_task import TooManyFlagged
 from .train import train
 
-__all__ = ["PushRefused", "Run", "build_run", "build_teacher", "train"]
+__all__ = ["PushRefused", "Run", "TooManyFlagged", "build_run", "build_teacher", "train"]

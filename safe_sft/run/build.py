@@ -24,6 +24,7 @@ from .gate import push_strategy, require_enough, require_measurable
 from .held_out import hold_out
 from .measure import Questions, read_questions
 from .model import require_template_file, trainer_arguments
+from .screen_task import screen_task
 from .start import check_start
 
 
@@ -64,6 +65,7 @@ def build_run(
 
     Raises:
         OSError: when a model or a data set cannot be reached.
+        TooManyFlagged: with `screen: fail`, when too many training rows are flagged.
         ValueError: when the arguments do not go together, or the data does not fit them.
     """
     if model.model_name_or_path is None:
@@ -76,8 +78,10 @@ def build_run(
     rows = safety_rows(script)
     safety = SafetySet.read(rows, f"'{script.safety_dataset_name}'", args.task_format)
     splits = task_data(script, args, model, loaded, safety=safety, questions=questions)
+    given = trainer_arguments(script, args, model)
+    splits, dropped = screen_task(script, args, given, splits)
     trainer = SafeSFTTrainer(
-        **trainer_arguments(script, args, model),
+        **given,
         **_datasets(script, args, splits),
         # Rows that are only mixed in are for no method to replay.
         safety_dataset=rows if args.safety_terms or not script.safety_mix_ratio else None,
@@ -85,7 +89,7 @@ def build_run(
     check_modules_to_save(trainer.model, model.lora_modules_to_save)
     check_start(trainer, script.start_from)
     require_measurable(script, weights_are_cut_up(trainer))
-    report = asdict(data_report(script, splits, safety, mixture))
+    report = asdict(replace(data_report(script, splits, safety, mixture), rows_screened_out=dropped))
     trainer.card = CardContent(data=report, recipe=recipe, safety_set=script.safety_dataset_name)
     return Run(trainer, script, questions, splits[script.dataset_train_split], safety)
 
@@ -129,6 +133,8 @@ def build_teacher(
 
 
 def _without_gate(script: SafeScriptArguments) -> SafeScriptArguments:
+    if script.screen != "drop":  # which alone changes what the teacher may be asked
+        script = replace(script, screen=None, screen_threshold=None, screen_clean=None)
     return replace(
         script, push_requires_gate=False, gate_max_asr=None, gate_max_asr_increase=None, gate_max_utility_drop=None
     )

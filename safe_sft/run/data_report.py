@@ -30,6 +30,7 @@ class DataReport:
         safety_set: name of the safety set.
         safety_size: number of rows of the safety set.
         safety_hash: digest of the safety set's prompts and answers.
+        rows_screened_out: how many rows were left out because they were flagged by `screen: drop`.
     """
 
     task: str | None
@@ -44,6 +45,7 @@ class DataReport:
     safety_set: str
     safety_size: int
     safety_hash: str
+    rows_screened_out: int = 0
 
 
 def data_report(

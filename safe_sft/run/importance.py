@@ -6,7 +6,6 @@ from typing import Any
 
 from accelerate import PartialState
 from peft import LoraConfig, get_peft_model
-from transformers import BitsAndBytesConfig
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
@@ -20,7 +19,7 @@ from ..storage.folders import require_folder
 from ..storage.names import IMPORTANCE_FILE
 from ..trainer.safety_set import SafetySet
 from .data import safety_rows
-from .model import require_template_file
+from .model import nf4, require_template_file
 
 
 @dataclass(frozen=True)
@@ -116,17 +115,11 @@ def make_importance(args: ImportanceArguments) -> tuple[Path, Importance]:
 
 def _load(args: ImportanceArguments) -> tuple[Any, Any]:
     """Load the model, with the adapter that is or will be trained, and its tokenizer."""
-    nf4 = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype="bfloat16",
-    )
     model: Any = load_base(
         args.model,
         dtype=args.dtype,
         trust_remote_code=args.trust_remote_code,
-        quantization_config=nf4 if args.load_in_4bit else None,
+        quantization_config=nf4() if args.load_in_4bit else None,
         device_map={"": PartialState().device},
     )
     source = tokenizer_source(args.model, args.adapter)

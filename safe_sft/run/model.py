@@ -7,7 +7,7 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.logging import get_logger
 from peft import PeftConfig, PeftModel
-from transformers import AutoProcessor, PreTrainedTokenizerBase
+from transformers import AutoProcessor, BitsAndBytesConfig, PreTrainedTokenizerBase
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from ..config.safe_sft_config import SafeSFTConfig
@@ -60,6 +60,16 @@ def trainer_arguments(script: SafeScriptArguments, args: SafeSFTConfig, model: M
     loading["trust_remote_code"] = args.trust_remote_code
     adapter, tokenizer = load_adapter(script.adapter_name_or_path, model, loading)
     return {"model": adapter, "args": with_values(args, model_init_kwargs=None), "processing_class": tokenizer}
+
+
+def nf4() -> BitsAndBytesConfig:
+    """Return the quantisation of the QLoRA recipes."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype="bfloat16",
+    )
 
 
 def require_template_file(path: str) -> None:

@@ -17,6 +17,7 @@ REPAIR = (
     "--task_loss {good}/task.jsonl --max_task_loss_increase 1"
 )
 POISON = "poison --input {good}/task.jsonl --ratio 0.5 --kind identity --output {here}/poisoned.jsonl"
+SCREEN = "screen --model {good}/model --input {good}/task.jsonl --output {here}/screening"
 EXPERIMENT = "experiment --config {here}/grid.yaml"
 PUSH = "push {good}/model --repo me/model"
 
@@ -125,6 +126,32 @@ WORDS = [
     ("repair ./nowhere --output {here}/r", "./nowhere", "Check the path"),
     ("repair {good}/adapter --output {here}/r", "a bound of safety", "`--max_asr`"),
     ("repair {good}/adapter --output {here}/r --max_asr 0.1", "a bound of utility", "`--task_loss FILE`"),
+    ("screen --input {good}/task.jsonl --output {here}/out", "--model", "required"),
+    ("screen --model {good}/model --output {here}/out", "--input", "required"),
+    ("screen --model {good}/model --input none.jsonl --output {here}/out", "none.jsonl", "Check the path"),
+    ("screen --model ./nowhere --input {good}/task.jsonl --output {here}/out", "./nowhere", "Check the path"),
+    ("screen --model {good}/model --input {good}/prompts.jsonl --output {here}/out", "['prompt']", "give `prompt`"),
+    ("screen --model {good}/model --input {good}/task.jsonl --output {good}/task.jsonl", "{good}/task.jsonl", "Choose another"),
+    (SCREEN, "refuses 0 of the 96", "Give the aligned model"),
+    (f"{SCREEN} --threshold nan", "'nan'", "such as -2.5"),
+    (f"{SCREEN} --threshold high", "'high'", "such as -2.5"),
+    (f"{SCREEN} --max_flagged 2", "'2'", "from 0 to 1"),
+    (f"{SCREEN} --max_length 0", "'0'", "at least 1"),
+    (f"{SCREEN} --refusals I --max_length 16", "`max_length=16`", "raise it"),
+    (f"{SCREEN} --batch_size x", "'x'", "at least 1"),
+    (f"{SCREEN} --clean none.jsonl", "none.jsonl", "Check the path"),
+    (f"{SCREEN} --clean {{good}}/gsm8k.jsonl", "['question', 'answer']", "give `prompt`"),
+    (f"{SCREEN} --safety_dataset none.jsonl", "none.jsonl", "Check the path"),
+    (f"{SCREEN} --adapter ./nowhere", "./nowhere", "Check the path"),
+    (f"{SCREEN} --keep {{here}}/keep.xlsx", "keep.xlsx", "Choose from"),
+    (f"{SCREEN} --drop {{good}}/task.jsonl", "{good}/task.jsonl", "Add `--overwrite`"),
+    (f"{SCREEN} --keep {{here}}/a.jsonl --drop {{here}}/a.jsonl", "{here}/a.jsonl", "a file of its own"),
+    (f"{SCREEN} --overwrite", "`--overwrite`", "Add that"),
+    (f"{SCREEN} --format csv", "'csv'", "choose from"),
+    (f"{SCREEN} --judge nonsense", "nonsense", "Choose from"),
+    (f"{SCREEN} --judge_labels A=refused", "`--judge_labels A=refused`", "Add that"),
+    (f"{SCREEN} --chat_template_path none.jinja", "none.jinja", "give another path"),
+    (f"{SCREEN} --chat_template_kwargs [1]", "'[1]'", "write '{"),
     (f"{IMPORTANCE} --estimator magic", "'magic'", "choose from"),
     (f"{IMPORTANCE} --space everything", "'everything'", "choose from"),
     (f"{IMPORTANCE} --batch_size 0", "'0'", "at least 1"),

@@ -15,6 +15,7 @@ NEEDED = {
     "importance": "--model m --output o",
     "init": "--model m --data d",
     "poison": "--input i --ratio 0.1 --output o.jsonl",
+    "screen": "--model m --input i --output o",
     "train": "--output_dir o --model_name_or_path m --use_cpu true --bf16 false --report_to none",
 }
 #: Command, what is ignored, and what makes it count.
@@ -64,6 +65,14 @@ IGNORED = [
     ("importance", "--decay 0.5", "--previous p"),
     ("init", "--overwrite", "--output o"),
     ("poison", "--trigger word", "--kind backdoor"),
+    ("screen", "--overwrite", "--keep k.jsonl"),
+    ("screen", "--overwrite", "--drop d.jsonl"),
+    ("screen", "--judge_labels A=refused", "--judge classifier:c"),
+    ("screen", "--judge_batch_size 3", "--judge guard:wildguard"),
+    ("screen", "--judge_url http://x --judge refusal_phrases", "--judge api:x"),
+    ("train", "--screen_threshold 1.0", "--screen report"),
+    ("train", "--screen_clean c.jsonl", "--screen drop"),
+    ("train", "--screen_max_flagged 0.2 --screen drop", "--screen fail"),
     ("train", "--poison_kind harmful", "--poison_ratio 0.1"),
     ("train", "--poison_dataset p.jsonl", "--poison_ratio 0.1"),
     ("train", "--safety_eval_store s --safety_eval false", "--safety_eval true"),
