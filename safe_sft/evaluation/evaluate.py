@@ -173,11 +173,6 @@ class Evaluation:
             return None
         return result.against(next(r for r in self.utility if (r.model, r.task) == (first, result.task)))
 
-    def loss_of_first(self, result: TaskLoss) -> TaskLoss:
-        """The first model's loss on the rows of `result`."""
-        wanted = (self.models[0].name, result.task, result.source)
-        return next(loss for loss in self.task_losses if (loss.model, loss.task, loss.source) == wanted)
-
     def agreements(self) -> list[tuple[str, str, Agreement]]:
         """The agreement of each pair of judges, as (model, suite, agreement)."""
         grouped: dict[tuple[str, str], list[SafetyReport]] = {}

@@ -165,8 +165,9 @@ def _loss_increases(evaluation: Evaluation, limit: float) -> Iterator[Check]:
         need = "Give two models and --task_loss FILE."
         yield _missing("max_task_loss_increase", f"There is nothing to compare. {need}")
         return
+    of_first = {r.source: r for r in evaluation.task_losses if r.model == evaluation.models[0].name}
     for result in evaluation.task_losses:
-        first = evaluation.loss_of_first(result)
+        first = of_first[result.source]
         if first is result:
             continue
         subject, increase = f"{result.model}, {result.source}", result.increase_over(first)
