@@ -47,7 +47,7 @@ WORDS = [
     (f"{PLAN} --dtype float31", "float31", ""),
     (f"{PLAN} --task gsm9k", "gsm9k", "Choose from"),
     ("verify", "folder", "required"),
-    ("verify ./nowhere", "./nowhere", "Check the path"),
+    ("verify ./nowhere", "nowhere", "Check the path"),
     ("verify {good}/model", "{good}/model", "give their folder"),
     ("verify {good}/model --accept_texts", "{good}/model", "give their folder"),
     ("evaluate", "`--model` is missing", "Give a folder"),
