@@ -112,7 +112,7 @@ def _check_weights(measured: Mapping[str, Any], files: Mapping[str, str]) -> Non
     if found["sha256"] != weights_digest(own):
         raise Mismatch(_MEASURED, "is not of the weights in this folder: they are not those that were measured.")
     of_model = [one["weights"] for one in measured["models"] if one["name"] == found["model"]]
-    if of_model and found["sha256"] not in str(of_model[0]).split(" + "):
+    if of_model and found["sha256"] != str(of_model[0]).split(" + ")[-1]:
         raise Mismatch(_MEASURED, "has numbers of other weights than those in this folder.")
 
 

@@ -11,6 +11,11 @@ from ..storage.names import CARD
 from ..storage.quick_start import without_repository
 from .strict import FileDigest, digest_file, read_bytes, text_digest
 
+#: Names of the files beside the weights that decide what a model answers.
+_SETTINGS = re.compile(
+    r"(?:config|adapter_config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json"
+    r"|chat_template\.jinja|merges\.txt|[^/]*\.model"
+)
 #: Names of files of weights, of a model or an adapter.
 _WEIGHTS = re.compile(r"(?:model|adapter_model|pytorch_model)[^/]*\.(?:safetensors|bin)")
 
@@ -60,18 +65,23 @@ def card_digest(path: Path, name: str) -> FileDigest:
     return FileDigest(len(content), hashlib.sha256(content).hexdigest())
 
 
+def decides_answers(path: str) -> bool:
+    """Return whether a file is of weights, or of what else answers depend on: configuration, tokenizer, template."""
+    return is_weights(path) or _SETTINGS.fullmatch(path) is not None
+
+
 def weights_digest(files: Mapping[str, str]) -> str | None:
-    """Digest the weights of a model; None where there are none.
+    """Digest the weights of a model, with its configuration and tokenizer; None where there are no weights.
 
     Args:
-        files: SHA-256 of the files of its folder, by name; those that hold no weights are not looked at.
+        files: SHA-256 of the files of its folder, by name; those that no answer depends on are not looked at.
     """
-    weights = sorted((name, sha256) for name, sha256 in files.items() if is_weights(name))
-    return f"sha256:{text_digest(weights)}" if weights else None
+    found = sorted((name, sha256) for name, sha256 in files.items() if decides_answers(name))
+    return f"sha256:{text_digest(found)}" if any(is_weights(name) for name, _ in found) else None
 
 
 def folder_weights(folder: Path, digests: Digests) -> str | None:
-    """Digest the weights that lie directly in a folder; None where there are none.
+    """Digest weights, configuration and tokenizer that lie directly in a folder; None where there are no weights.
 
     Links are followed: the folder may be one of the Hub's cache.
 
@@ -82,7 +92,7 @@ def folder_weights(folder: Path, digests: Digests) -> str | None:
     Raises:
         Mismatch: when a file cannot be read.
     """
-    paths = [path for path in sorted(folder.iterdir()) if is_weights(path.name) and path.is_file()]
+    paths = [path for path in sorted(folder.iterdir()) if decides_answers(path.name) and path.is_file()]
     return weights_digest({path.name: digests.of(path.resolve(), path.name).sha256 for path in paths})
 
 

@@ -201,7 +201,8 @@ def _check_model(documents: Mapping[str, Any], model: Path, digests: Digests) ->
     if weights is None:
         raise EvidenceError(f"The folder '{model}' of `--model` holds no weights to compare with.")
     measured = [str(one["weights"]) for one in documents["evidence/measured.json"]["models"]]
-    if not any(weights in one.split(" + ") for one in measured):
+    # Of an adapter, the base stands first: a base alone was not measured by what was measured with the adapter on it.
+    if not any(weights == one.split(" + ")[-1] for one in measured):
         raise Mismatch(
             "evidence/measured.json", f"is not of the weights in '{model}': they are none of those that were measured."
         )

@@ -39,7 +39,7 @@ class Workbench:
         folder = output.absolute().with_name(f"{output.absolute().name}.rounds")
         path, wanted = folder / SETTINGS_FILE, json.loads(json.dumps(settings))
         if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = _settings(path)
             other = [name for name in wanted if found.get(name) != wanted[name]]
             if other:
                 name = other[0]
@@ -70,3 +70,14 @@ class Workbench:
     def remove(self) -> None:
         """Remove the folder, once the repaired model is written."""
         shutil.rmtree(self.folder)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """Read what the rounds in a folder depend on."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"'{path}' is damaged. Remove its folder, or choose another output.")
+    return found

@@ -29,6 +29,8 @@ NEEDED = {
     "merge": ["--aligned", "{folder}/model", "--tuned", "{folder}/model", "--weight", "0.5", "--output", "{folder}/m"],
     "repair": ["{folder}/model", "--aligned", "{folder}/other", "--output", "{folder}/repaired", "--max_asr", "0.1"],
     "push": ["{folder}/model", "--repo", "me/model"],
+    "screen": ["--model", "{folder}/model", "--input", "{folder}/task.jsonl", "--output", "{folder}/screening"],
+    "verify": ["{folder}/model"],
     "demo": ["--output", "{folder}/demo"],
     "experiment": ["--config", "{folder}/recipe.yaml"],
     **{name: ["--config", "{folder}/recipe.yaml"] for name in RECIPE_COMMANDS},
@@ -42,6 +44,8 @@ MISSING = {
     "merge": ["--tuned", "./missing"],
     "repair": ["--aligned", "./missing"],
     "push": None,  # has one folder
+    "screen": ["--input", "missing.jsonl"],
+    "verify": None,  # has one folder
     "demo": ["--output", "{folder}/task.jsonl/missing"],
     "experiment": ["--config", "missing.yaml"],
     **{name: ["--dataset_name", "missing.jsonl"] for name in RECIPE_COMMANDS},
@@ -87,7 +91,8 @@ def test_a_misspelt_option(name, folder, capsys):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_missing_file(name, folder, capsys):
-    words = ["missing", "--repo", "me/model"] if name == "push" else line_of(name, folder, MISSING[name])
+    alone = {"push": ["missing", "--repo", "me/model"], "verify": ["missing"]}
+    words = alone.get(name) or line_of(name, folder, MISSING[name])
     with pytest.raises(SystemExit) as stopped:
         main([name, *words])
     assert stopped.value.code == 2

@@ -81,7 +81,7 @@ def make_training(folder: Path, **start) -> Path:
         (folder / left).mkdir(exist_ok=True)
         (folder / left / "state.json").write_text("{}")
     (folder / "training_args.bin").write_bytes(b"x")
-    weights = weights_digest({"model.safetensors": sha((folder / "model.safetensors").read_bytes())})
+    weights = weights_digest({path.name: sha(path.read_bytes()) for path in folder.iterdir() if path.is_file()})
     (folder / "_answers.jsonl").write_text(answers(weights))
     content = measured(weights, record.statement_digest)
     content["weights"] = {"model": "after", "folder": "", "sha256": weights}

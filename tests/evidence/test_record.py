@@ -150,9 +150,9 @@ def test_a_file_is_read_once(tmp_path, monkeypatch):
     assert len(opened) == 2
 
 
-def test_weights_are_those_files_and_no_others():
+def test_weights_count_with_what_else_decides_answers():
     a, b = "a" * 64, "b" * 64
-    text = f'[["adapter_model.safetensors","{a}"],["model-00001-of-00002.safetensors","{b}"]]'
+    text = f'[["adapter_model.safetensors","{a}"],["config.json","{a}"],["model-00001-of-00002.safetensors","{b}"]]'
     files = {"model-00001-of-00002.safetensors": b, "adapter_model.safetensors": a}
     assert weights_digest({**files, "config.json": a, "training_args.bin": b}) == f"sha256:{sha(text.encode())}"
     assert weights_digest({"config.json": "c" * 64}) is None
