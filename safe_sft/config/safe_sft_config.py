@@ -137,8 +137,8 @@ class SafeSFTConfig(SFTConfig):
     importance_path: str | None = None
     importance_previous: str | None = None
     importance_decay: float = 1.0
-    lisa_safety_steps: int = 10
-    lisa_task_steps: int = 90
+    lisa_safety_steps: int = 2
+    lisa_task_steps: int = 18
     ema_decay: float = 0.999
     ema_warmup: bool = False
     ema_on_cpu: bool = False
