@@ -31,7 +31,7 @@ _GATE = (
     Rule("max_over_refusal", "a suite of harmless requests (`--suite`)", lambda asked: _can_tell(asked, False)),
 )
 #: What the help says of the bounds.
-GATE = "ends of 95 %% intervals, so that too few prompts cannot pass"
+GATE = "ends of 95 % intervals, so that too few prompts cannot pass"
 
 
 def _has_column(args: argparse.Namespace) -> bool:

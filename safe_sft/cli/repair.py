@@ -39,6 +39,12 @@ _RULES = (
 )
 
 
+def _halvings(text: str) -> int:
+    if count(text) > 20:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than 20, and the last ones would not differ")
+    return count(text)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options; imports nothing heavy."""
     add = parser.add_argument
@@ -49,7 +55,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--way", default="both", choices=("train", "merge", "both"), help="how to repair (default: both)")
     _add_training(parser.add_argument_group("training"))
     merging = parser.add_argument_group("merging")
-    merging.add_argument("--halvings", type=count, default=5, help="merge weights that are measured (default: 5)")
+    merging.add_argument(
+        "--halvings", type=_halvings, default=5, help="merge weights that are measured, at most 20 (default: 5)"
+    )
     add_loading(parser.add_argument_group("models"))
     add_data(parser.add_argument_group("what they are asked"))
     add_judges(parser.add_argument_group("who judges"))

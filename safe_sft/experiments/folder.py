@@ -62,8 +62,15 @@ class RunFolder:
         return self.path / LOG
 
     def done(self) -> dict[str, Any] | None:
-        """Return what was measured; None while the run is not complete."""
-        return _read(self.path / DONE)
+        """Return what was measured; None while the run is not complete.
+
+        Raises:
+            ValueError: when the file is damaged.
+        """
+        found = _read(self.path / DONE)
+        if found is not None and not isinstance(found.get("model"), str):
+            raise ValueError(f"'{self.path / DONE}' is damaged. Remove it, so that the run is done again.")
+        return found
 
     def error(self) -> str | None:
         """Return why the run failed; None where it did not."""
@@ -132,4 +139,8 @@ def _read(path: Path) -> dict[str, Any] | None:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+    except ValueError:
+        content = {}
+    if not isinstance(content, dict) or not content:
+        raise ValueError(f"'{path}' is damaged. Remove it, so that the run is done again.")
     return content

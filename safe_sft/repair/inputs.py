@@ -45,6 +45,11 @@ class Inputs:
                 "`--aligned`."
             )
         other = side.base if aligned is None else Side(aligned)
+        if side.is_adapter and not same_model(side.base.label, other.label):
+            raise ValueError(
+                f"`--aligned {other.label}` is not the model that the adapter '{model}' was trained on, "
+                f"'{side.base.label}', which it is scaled and measured with. Leave `--aligned` out."
+            )
         if same_model(side.label, other.label):
             raise ValueError(f"`--aligned {other.label}` is the model that is to be repaired. Give the one before it.")
         _ = other.folder  # which may be missing
@@ -79,6 +84,8 @@ class Inputs:
         Raises:
             FileExistsError: when the folder cannot be written to.
         """
+        if output.is_symlink():
+            raise FileExistsError(f"The output '{output}' is a link. Choose a folder.")
         target = output.resolve()
         for side in (self.model, self.aligned):
             source = Path(side.label).resolve()

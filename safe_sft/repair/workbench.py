@@ -47,7 +47,7 @@ class Workbench:
                     f"'{folder}' holds the rounds of another repair: `{name}` was {found.get(name)!r} there, and is "
                     f"{wanted[name]!r} here. Remove that folder, or choose another output."
                 )
-        elif folder.is_dir() and any(folder.iterdir()):
+        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ValueError(
                 f"'{folder}', where the rounds are to be kept, holds other files. Choose another output, or move them."
             )

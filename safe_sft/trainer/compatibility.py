@@ -264,7 +264,7 @@ _RULES = (
         ),
         "full tuning, an adapter trained before, or base weights trained beside it: the aligned model is "
         "not at hand for the task rows",
-        "Start a fresh LoRA adapter, or choose `der`.",
+        "Start a fresh LoRA adapter, or choose `der`, or `csft` without `teacher: online`.",
     ),
     _Rule(
         lambda trainer, method: (

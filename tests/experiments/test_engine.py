@@ -123,7 +123,9 @@ def test_a_run_that_another_process_holds_is_left_to_it(tmp_path):
     def show(all_runs):
         seen.append(states(all_runs))
         if seen[-1] == ["running elsewhere", "done"] and (folder.path / DONE).exists() is False:
-            folder.finish({"seconds": 7.0, "before": {}, "after": {}, "run": "x", "digest": folder.run.digest})
+            folder.finish(
+                {"model": "after", "seconds": 7.0, "before": {}, "after": {}, "run": "x", "digest": folder.run.digest}
+            )
             os.close(lock)
 
     ended = engine(tmp_path, runs, show=show).go()
@@ -258,3 +260,13 @@ def test_the_time_left_is_the_mean_of_what_is_done(tmp_path, runs):
     assert eta(ended, 2) == pytest.approx(4 * 20 / 2)
     ended[2].state, ended[2].seconds = State.RUNNING, 15.0
     assert eta(ended, 1) == pytest.approx(3 * 20 + 5)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "{}", '{"asr": "x"}'])
+def test_damaged_numbers_are_no_numbers(tmp_path, content):
+    _, runs = make(tmp_path, variants={"none": {}})
+    folder = RunFolder(tmp_path, runs[0])
+    folder.path.mkdir(parents=True)
+    (folder.path / DONE).write_text(content)
+    with pytest.raises(ValueError, match=r"done\.json' is damaged\. Remove it, so that the run is done again"):
+        folder.done()

@@ -165,6 +165,8 @@ def test_a_model_that_keeps_its_bounds_is_left_alone(world, tmp_path, capsys):
     [
         ("full", {"aligned": None}, "Give the aligned model as `--aligned`"),
         ("aligned", {}, "is the model that is to be repaired"),
+        ("adapter", {"aligned": "another/model"}, "is not the model that the adapter"),
+        ("adapter", {"halvings": 21}, "'21' is more than 20"),
         ("adapter", {"max_asr": None}, "needs a bound of safety"),
         ("adapter", {"max_task_loss_increase": None}, "needs a bound of utility"),
         ("adapter", {"max_utility_drop": 0.1}, "`--max_utility_drop 0.1` is read only with a task"),
