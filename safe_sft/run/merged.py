@@ -1,5 +1,6 @@
 """Merges a model that a run has trained with the aligned one, and measures the merge as that run would have."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from ..config.safe_sft_config import SafeSFTConfig
 from ..config.script_arguments import SafeScriptArguments
 from ..evaluation import load_model
 from ..evaluation.output.results import results
+from ..evaluation.weights import loaded_weights
 from ..hub.results import MERGED
 from ..hub.safety import SAFETY_FILE
 from ..storage.writing import write_json
@@ -51,6 +53,7 @@ def measure_merge(
     # As the trained model is measured: under the autocast of its training.
     with torch.autocast(device, torch.bfloat16 if args.bf16 else torch.float16, enabled=args.bf16 or args.fp16):
         answers = questions.ask(merged, tokenizer, args, MERGED)
+    answers = replace(answers, model=replace(answers.model, weights=loaded_weights(str(args.merged_dir))))
     evaluation = evaluation_of([answers], args)
     folder = Path(str(args.output_dir))
     write_json(folder / SAFETY_FILE, results(evaluation), default=str)
