@@ -34,10 +34,7 @@ def share(text: str) -> float:
     Raises:
         argparse.ArgumentTypeError: for another text.
     """
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = _float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no share: give a number from 0 to 1, such as 0.05")
     return value
@@ -49,10 +46,15 @@ def number(text: str) -> float:
     Raises:
         argparse.ArgumentTypeError: for another text.
     """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _float(text)
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r} is no number: give one such as -2.5")
     return value
+
+
+def _float(text: str) -> float:
+    """Read a number; what is none is NaN, which no range holds."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

@@ -40,9 +40,10 @@ _RULES = (
 
 
 def _halvings(text: str) -> int:
-    if count(text) > 20:
+    halvings = count(text)
+    if halvings > 20:
         raise argparse.ArgumentTypeError(f"{text!r} is more than 20, and the last ones would not differ")
-    return count(text)
+    return halvings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

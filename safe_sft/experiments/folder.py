@@ -9,7 +9,6 @@ error.json     why it failed
 """
 
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from ..storage.json_object import read_json_object
 from ..storage.secrets import clean_text, without_secrets
 from ..storage.writing import write_json, write_text
 from .runs import Run
@@ -36,6 +36,8 @@ _LOCK = "lock"
 STORE = "aligned-answers"
 #: What runs prepare and share: importance, teacher caches, the aligned model's answers to safety prompts.
 SHARED = "shared"
+#: What to do where a file of a run is damaged.
+_REMEDY = "Remove it, so that the run is done again."
 
 
 class RunFolder:
@@ -69,7 +71,7 @@ class RunFolder:
         """
         found = _read(self.path / DONE)
         if found is not None and not isinstance(found.get("model"), str):
-            raise ValueError(f"'{self.path / DONE}' is damaged. Remove it, so that the run is done again.")
+            raise ValueError(f"'{self.path / DONE}' is damaged. {_REMEDY}")
         return found
 
     def error(self) -> str | None:
@@ -136,11 +138,6 @@ class RunFolder:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return read_json_object(path, _REMEDY)
     except FileNotFoundError:
         return None
-    except ValueError:
-        content = {}
-    if not isinstance(content, dict) or not content:
-        raise ValueError(f"'{path}' is damaged. Remove it, so that the run is done again.")
-    return content

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.answering import AnswerStore
+from ..storage.json_object import read_json_object
 from ..storage.writing import write_json
 
 SETTINGS_FILE = "repair.json"
@@ -39,7 +40,7 @@ class Workbench:
         folder = output.absolute().with_name(f"{output.absolute().name}.rounds")
         path, wanted = folder / SETTINGS_FILE, json.loads(json.dumps(settings))
         if path.is_file():
-            found = _settings(path)
+            found = read_json_object(path, "Remove its folder, or choose another output.")
             other = [name for name in wanted if found.get(name) != wanted[name]]
             if other:
                 name = other[0]
@@ -70,14 +71,3 @@ class Workbench:
     def remove(self) -> None:
         """Remove the folder, once the repaired model is written."""
         shutil.rmtree(self.folder)
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    """Read what the rounds in a folder depend on."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise ValueError(f"'{path}' is damaged. Remove its folder, or choose another output.")
-    return found

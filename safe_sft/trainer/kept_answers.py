@@ -41,8 +41,8 @@ def own_answers(
         what: what the prompts are, for the progress bar.
     """
 
-    def ask() -> list[TokenizedRow]:
-        return answer_prompts(
+    def ask() -> list[list[int]]:
+        rows = answer_prompts(
             model,
             tokenizer,
             prompts,
@@ -50,21 +50,21 @@ def own_answers(
             batch_size=args.safety_eval_batch_size,
             what=what,
         )
+        return [row.input_ids[len(prompt) :] for prompt, row in zip(prompts, rows, strict=True)]
 
     if args.preparation_store is None:
-        given = [row.input_ids[len(prompt) :] for prompt, row in zip(prompts, ask(), strict=True)]
+        given = ask()
     else:
         digest = _digest(model, tokenizer, prompts, args.safety_eval_batch_size, max_new_tokens)
-        given = _kept(Path(args.preparation_store, f"answers-{digest}.json"), prompts, ask)
+        given = _kept(Path(args.preparation_store, f"answers-{digest}.json"), ask)
     return [answered(prompt, [*prompt, *ids], max_length) for prompt, ids in zip(prompts, given, strict=True)]
 
 
-def _kept(path: Path, prompts: Sequence[Sequence[int]], ask: Callable[[], list[TokenizedRow]]) -> list[list[int]]:
+def _kept(path: Path, ask: Callable[[], list[list[int]]]) -> list[list[int]]:
     with made_once(path):
         if not path.is_file():
-            rows = ask()
+            given = ask()
             if PartialState().is_main_process:
-                given = [row.input_ids[len(prompt) :] for prompt, row in zip(prompts, rows, strict=True)]
                 write_json(path, {"answers": given})
             PartialState().wait_for_everyone()
         content: dict[str, list[list[int]]] = json.loads(path.read_text(encoding="utf-8"))

@@ -18,10 +18,9 @@ from ..data import TokenizedRow
 from ..data.batch import ReplayBatch
 from ..losses import token_cross_entropy
 from ..models.adapters import aligned_without_adapter
-from ..models.modes import placed
 from ..models.parts import LogitHead
-from ..replay import HiddenStateTap, TeacherCache, build_teacher_cache, teacher_kind
-from .teacher import cache_folder, held_if_shared, teacher_provenance
+from ..replay import HiddenStateTap, TeacherCache, teacher_kind
+from .teacher import cached_before_training, teacher_provenance
 
 
 class TaskLosses:
@@ -66,28 +65,16 @@ def task_losses(trainer: Any, tap: HiddenStateTap) -> TaskLosses | None:
     if not keeps_task_losses(trainer):
         return None
     args, model = trainer.args, trainer.model
-    rows = list(dict.fromkeys(map(_frozen, _training_rows(trainer.train_dataset, trainer.data_collator))))
-    unique = [TokenizedRow(list(ids), list(labels)) for ids, labels in rows]
-    provenance = {"of": "task losses", **teacher_provenance(model, trainer.processing_class, unique, args)}
-    digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:12]
+    rows = list({_key(row): row for row in _training_rows(trainer.train_dataset, trainer.data_collator)}.values())
+    provenance = {"of": "task losses", **teacher_provenance(model, trainer.processing_class, rows, args)}
 
     def losses(batch: ReplayBatch) -> Tensor:
         hidden = tap.forward_rows(model, batch)
         return token_cross_entropy(hidden, LogitHead.of(model).gathered().to(hidden.device), batch.targets)
 
-    folder = cache_folder(args, f"task-losses-{digest}")
-    with held_if_shared(args, folder), placed(model, args.device), trainer.accelerator.autocast():
-        cache = build_teacher_cache(
-            folder,
-            losses,
-            model,
-            unique,
-            provenance,
-            batch_size=args.safety_eval_batch_size,
-            device=args.device,
-        )
-    cache.require_fit(unique)
-    return TaskLosses(cache, unique)
+    with trainer.accelerator.autocast():
+        cache = cached_before_training("task-losses", losses, model, rows, provenance, args)
+    return TaskLosses(cache, rows)
 
 
 def keeps_task_losses(trainer: Any) -> bool:
@@ -116,10 +103,6 @@ def supervised_rows(inputs: Mapping[str, Any]) -> list[TokenizedRow]:
 def _training_rows(dataset: Dataset, collator: Any) -> list[TokenizedRow]:
     """Return the rows of the training set as a batch shows them; a packed one counts as those that it holds."""
     return [row for example in dataset for row in supervised_rows(collator([example]))]
-
-
-def _frozen(row: TokenizedRow) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return tuple(row.input_ids), tuple(row.labels)
 
 
 def _key(row: TokenizedRow) -> bytes:

@@ -3,18 +3,19 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data import TokenizedRow
+from ..data.batch import ReplayBatch
 from ..data.rendering import dated_template
 from ..data.tokenization import rows_fingerprint
 from ..models.adapters import adapter_is_fresh, aligned_without_adapter, of_adapter
@@ -26,6 +27,7 @@ from ..replay import (
     HiddenStateTap,
     OnlineTeacher,
     Teacher,
+    TeacherCache,
     TeacherMemory,
     build_teacher_cache,
     cached_date,
@@ -59,41 +61,56 @@ def make_teacher(
         limit = int(args.teacher_memory * 2**30)
         return OnlineTeacher(tap, TeacherMemory(rows, limit) if limit else None)
     provenance = teacher_provenance(model, tokenizer, rows, args)
-    digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:12]
     remote = RemoteName.parse(args.teacher_cache or "")
     if remote is not None:
         cache = download_teacher_cache(remote, provenance)
         cache.require_fit(rows)
         return CachedTeacher(cache)
-    folder = args.teacher_cache or cache_folder(args, f"teacher-{digest}")
-    with nullcontext() if args.teacher_cache else held_if_shared(args, folder), placed(model, args.device):
-        cache = build_teacher_cache(
-            folder,
-            partial(tap.forward_rows, model),
-            model,
-            rows,
-            provenance,
-            batch_size=args.safety_eval_batch_size,
-            device=args.device,
-        )
-    cache.require_fit(rows)
-    return CachedTeacher(cache)
+    states = partial(tap.forward_rows, model)
+    return CachedTeacher(cached_before_training("teacher", states, model, rows, provenance, args, args.teacher_cache))
 
 
-def cache_folder(args: SafeSFTConfig, name: str) -> str:
-    """Return the folder of what is computed before training: in `preparation_store`, or else in `output_dir`.
+def cached_before_training(
+    name: str,
+    states: Callable[[ReplayBatch], Tensor],
+    model: nn.Module,
+    rows: Sequence[TokenizedRow],
+    provenance: Mapping[str, Any],
+    args: SafeSFTConfig,
+    folder: str | None = None,
+) -> TeacherCache:
+    """Compute before training what is kept of every row, or find it where it was computed.
 
     Args:
+        name: what is kept, for the name of the folder.
+        states: returns what is kept of the targets of a batch.
+        model: the aligned model.
+        rows: the rows.
+        provenance: what identifies this model and these rows, as plain JSON values.
         args: the run's configuration.
-        name: name of the folder, with a digest of all that its content depends on.
+        folder: folder of the cache; by default one in `preparation_store`, or else in `output_dir`.
+
+    Raises:
+        ValueError: when the folder belongs to another model or other rows.
     """
+    digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:12]
+    path = folder or _cache_folder(args, f"{name}-{digest}")
+    with nullcontext() if folder else _held_if_shared(args, path), placed(model, args.device):
+        cache = build_teacher_cache(
+            path, states, model, rows, provenance, batch_size=args.safety_eval_batch_size, device=args.device
+        )
+    cache.require_fit(rows)
+    return cache
+
+
+def _cache_folder(args: SafeSFTConfig, name: str) -> str:
     if args.preparation_store is not None:
         return os.path.join(args.preparation_store, name)
     return os.path.join(str(args.output_dir), f"_{name}")  # which stays behind when `Trainer` pushes the folder
 
 
-def held_if_shared(args: SafeSFTConfig, folder: str) -> AbstractContextManager[None]:
-    """Hold a folder of `cache_folder` while it is made, where other runs may make it, too."""
+def _held_if_shared(args: SafeSFTConfig, folder: str) -> AbstractContextManager[None]:
+    """Hold a folder of `_cache_folder` while it is made, where other runs may make it, too."""
     return nullcontext() if args.preparation_store is None else made_once(Path(folder))
 
 
