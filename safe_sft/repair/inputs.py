@@ -45,14 +45,14 @@ class Inputs:
                 "`--aligned`."
             )
         other = side.base if aligned is None else Side(aligned)
+        if same_model(side.label, other.label):
+            raise ValueError(f"`--aligned {other.label}` is the model that is to be repaired. Give the one before it.")
+        _ = other.folder  # which may be missing
         if side.is_adapter and not same_model(side.base.label, other.label):
             raise ValueError(
                 f"`--aligned {other.label}` is not the model that the adapter '{model}' was trained on, "
                 f"'{side.base.label}', which it is scaled and measured with. Leave `--aligned` out."
             )
-        if same_model(side.label, other.label):
-            raise ValueError(f"`--aligned {other.label}` is the model that is to be repaired. Give the one before it.")
-        _ = other.folder  # which may be missing
         return cls(side, other)
 
     @property

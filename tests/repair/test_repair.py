@@ -165,7 +165,6 @@ def test_a_model_that_keeps_its_bounds_is_left_alone(world, tmp_path, capsys):
     [
         ("full", {"aligned": None}, "Give the aligned model as `--aligned`"),
         ("aligned", {}, "is the model that is to be repaired"),
-        ("adapter", {"aligned": "another/model"}, "is not the model that the adapter"),
         ("adapter", {"halvings": 21}, "'21' is more than 20"),
         ("adapter", {"max_asr": None}, "needs a bound of safety"),
         ("adapter", {"max_task_loss_increase": None}, "needs a bound of utility"),
@@ -180,6 +179,12 @@ def test_what_cannot_be_repaired_is_said_before_anything_is_loaded(world, tmp_pa
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_an_adapter_is_repaired_against_its_own_base_alone(world, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main([str(world / "adapter"), "--output", str(tmp_path / "out"), *asked(world, aligned=world / "full")])
+    assert "is not the model that the adapter" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("place", ["adapter", "adapter/inside", "aligned", "."])
