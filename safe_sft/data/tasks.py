@@ -1,5 +1,6 @@
 """The tasks of the paper, by name: where the data is, and the one template that training and evaluation share."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from .files import FILE_BUILDERS, load_rows
 from .sources import Source, require_columns
 from .text import normalise, stable_fraction
 from .values import require_texts
+
+logger = logging.getLogger(__name__)
 
 #: Share of the rows that become the test split where a task, or a single file, has none.
 TEST_SHARE = 0.05
@@ -41,7 +44,7 @@ class Task:
     paper: str
 
     def rows(self, rows: Any, name: str) -> Any:
-        """Make rows of the training form, after a look at every value.
+        """Make rows of the training form, after a look at every value; rows without an answer are left out, and said.
 
         Args:
             rows: a `Dataset` of the task's original columns.
@@ -59,7 +62,14 @@ class Task:
             except ValueError as error:
                 raise ValueError(f"Row {index} of '{name}' cannot be used. {error}") from error
 
-        return rows.map(made, with_indices=True, remove_columns=rows.column_names)
+        chat = rows.map(made, with_indices=True, remove_columns=rows.column_names)
+        answered = [i for i, completion in enumerate(chat["completion"]) if completion[0]["content"]]
+        if len(answered) == len(chat):
+            return chat
+        logger.warning(
+            "%d of %d rows of '%s' have no answer, and are left out.", len(chat) - len(answered), len(chat), name
+        )
+        return chat.select(answered)
 
     def row(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Make a row in TRL's chat prompt/completion form; the model's own template wraps it, as in evaluation."""

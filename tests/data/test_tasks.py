@@ -70,6 +70,16 @@ def test_a_file_is_split_the_same_way_each_time(tmp_path):
     assert not test & {row[0]["content"] for row in splits["train"]["prompt"]}
 
 
+def test_published_rows_without_an_answer_are_left_out_and_said(tmp_path, caplog):
+    rows = [{"instruction": f"do {i}", "input": "", "output": ["", "  ", "done"][i % 3]} for i in range(300)]
+    with caplog.at_level("WARNING"):
+        splits = load_task("code", write(tmp_path / "code.jsonl", rows))
+    kept = [row for split in splits.values() for row in split]
+    assert sorted(row["prompt"][0]["content"] for row in kept) == sorted(f"do {i}" for i in range(2, 300, 3))
+    assert {row["completion"][0]["content"] for row in kept} == {"done"}
+    assert "200 of 300 rows of" in caplog.text
+
+
 @pytest.mark.parametrize("other", ["test", "validation"])
 def test_a_folder_has_a_file_for_each_split(tmp_path, other):
     write(tmp_path / "train.jsonl", SST2[:3])
