@@ -187,7 +187,7 @@ class SafeSFTConfig(SFTConfig):
     def safety_terms(self) -> list[tuple[type[SafetyMethod], float | str]]:
         """The methods that `safety_method` names, each with its weight."""
         methods = method_classes(self.safety_method)
-        return list(zip(methods, method_weights(self.safety_weight, methods), strict=True))
+        return list(zip(methods, method_weights(self.safety_weight, methods, self.teacher_divergence), strict=True))
 
     @property
     def template_options(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The base classes of safety methods: a term of the loss, and what it needs before and during training."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -104,6 +104,8 @@ class SafetyMethod(ABC):
 
     name: ClassVar[str]
     default_weight: ClassVar[float]
+    #: `teacher_divergence` -> the default weight with it, where its unit asks for another one.
+    default_weights: ClassVar[Mapping[str, float]] = {}
     #: BibTeX of its paper, which a model card cites.
     bibtex: ClassVar[str]
     #: Fields of `SafeSFTConfig` that the method reads, beside those that every method shares.

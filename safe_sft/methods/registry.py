@@ -57,8 +57,20 @@ def method_classes(spec: str) -> list[type[SafetyMethod]]:
     return [METHODS[name] for name in names]
 
 
+def default_weight(method: type[SafetyMethod], divergence: str | None) -> float:
+    """Return the weight of a method's term where none is given.
+
+    Args:
+        method: class of the method.
+        divergence: the run's `teacher_divergence`; None for the method's own.
+    """
+    return method.default_weights.get(divergence or "", method.default_weight)
+
+
 def method_weights(
-    weight: str | float | Sequence[float | str] | None, methods: Sequence[type[SafetyMethod]]
+    weight: str | float | Sequence[float | str] | None,
+    methods: Sequence[type[SafetyMethod]],
+    divergence: str | None = None,
 ) -> list[float | str]:
     """Return the weight of each method.
 
@@ -67,15 +79,17 @@ def method_weights(
             number, is a weight that keeps the term at its budget; alone, the methods without a budget keep their
             defaults.
         methods: classes of the methods, from `method_classes`.
+        divergence: the run's `teacher_divergence`, in whose unit the defaults are.
 
     Raises:
         ValueError: when a weight is not a number, negative or infinite, there are not as many weights as methods, or
             `auto` is asked of methods that have no budget.
     """
+    defaults: list[float | str] = [default_weight(method, divergence) for method in methods]
     if weight == AUTO and any(method.has_budget for method in methods):
-        return [AUTO if method.has_budget else method.default_weight for method in methods]
+        return [AUTO if method.has_budget else default for method, default in zip(methods, defaults, strict=True)]
     if weight is None:
-        return [method.default_weight for method in methods]
+        return defaults
     weighted = [method for method in methods if method.has_loss]
     parts = weight.split("+") if isinstance(weight, str) else weight if isinstance(weight, Sequence) else [weight]
     try:

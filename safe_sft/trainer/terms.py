@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..config.safe_sft_config import SafeSFTConfig
 from ..methods import Preparation, Projection, SafetyMethod, StepContext
-from ..methods.registry import AUTO
+from ..methods.registry import AUTO, default_weight
 from .auto_weight import AutoWeight
 from .guards import StepGuard
 from .method_states import Stateful
@@ -26,11 +26,14 @@ class SafetyTerms:
 
     Args:
         terms: the methods, each with its weight; `auto` for one that keeps the term at its budget.
+        divergence: the run's `teacher_divergence`, in whose unit the weights that `auto` starts from are.
     """
 
-    def __init__(self, terms: Sequence[tuple[SafetyMethod, float | str]] = ()):
+    def __init__(self, terms: Sequence[tuple[SafetyMethod, float | str]] = (), divergence: str | None = None):
         self.methods = [method for method, _ in terms]
-        self._auto = {m.name: AutoWeight(m.name, m.default_weight) for m, weight in terms if weight == AUTO}
+        self._auto = {
+            m.name: AutoWeight(m.name, default_weight(type(m), divergence)) for m, weight in terms if weight == AUTO
+        }
         self._fixed = {method.name: float(weight) for method, weight in terms if weight != AUTO}
         projecting = [(method, float(weight)) for method, weight in terms if isinstance(method, Projection)]
         self._projection = StepProjection(*projecting[0]) if projecting else None
@@ -40,7 +43,7 @@ class SafetyTerms:
     @classmethod
     def of(cls, args: SafeSFTConfig) -> "SafetyTerms":
         """Make the methods that `safety_method` names."""
-        return cls([(method(), weight) for method, weight in args.safety_terms])
+        return cls([(method(), weight) for method, weight in args.safety_terms], args.teacher_divergence)
 
     def __len__(self) -> int:
         return len(self.methods)

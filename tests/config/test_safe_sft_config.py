@@ -25,6 +25,16 @@ def test_terms(tmp_path, method, weight, expected):
     assert make_config(tmp_path, safety_method=method, safety_weight=weight).safety_terms == expected
 
 
+def test_the_default_weight_is_in_the_unit_of_the_divergence(tmp_path):
+    def weights(method, **fields):
+        return [w for _, w in make_config(tmp_path, safety_method=method, **fields).safety_terms]
+
+    assert weights("der", teacher_divergence="kl") == [3.0]
+    assert weights("der+l2", teacher_divergence="relative_squared") == [300.0, 100.0]
+    assert weights("der", teacher_divergence="relative_squared", safety_weight=7) == [7.0]
+    assert weights("safegrad", teacher_divergence="relative_squared") == [1.0]
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -128,12 +128,15 @@ def test_it_moves_once_a_step_whatever_the_split(tmp_path, method):
     assert runs[1] == pytest.approx(runs[0], rel=1e-4)
 
 
-def test_the_loss_is_weighted_by_it(tmp_path):
-    trainer = make_trainer(tmp_path, "er", safety_weight="auto", max_steps=3)
+@pytest.mark.parametrize(
+    ("method", "start", "fields"), [("er", 1, {}), ("der", 300, {"teacher_divergence": "relative_squared"})]
+)
+def test_the_loss_is_weighted_by_it(tmp_path, method, start, fields):
+    trainer = make_trainer(tmp_path, method, safety_weight="auto", max_steps=3, **fields)
     trainer.train()
-    start = METHODS["er"].default_weight
-    used = [start, *logged(trainer, "safety/er_weight")]
-    for term, weight, total in zip(logged(trainer, "safety/er"), used, logged(trainer, "safety_loss"), strict=False):
+    used = [start, *logged(trainer, f"safety/{method}_weight")]
+    terms = logged(trainer, f"safety/{method}")
+    for term, weight, total in zip(terms, used, logged(trainer, "safety_loss"), strict=False):
         assert total == pytest.approx(term * weight, rel=1e-4)
 
 
