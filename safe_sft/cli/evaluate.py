@@ -159,7 +159,7 @@ def _evaluate(args: argparse.Namespace, bounds: "Bounds") -> "tuple[Evaluation, 
     store = evidence = None
     if args.output:
         store = AnswerStore(os.path.join(args.output, "cache"))
-        evidence = EvaluationEvidence(args.output, bounds, asked, judge_names(args), settings_of(args))
+        evidence = EvaluationEvidence(args.output, models, bounds, asked, judge_names(args), settings_of(args))
         if PartialState().is_main_process:
             evidence.begin(store)
     evaluation = evaluate_models(

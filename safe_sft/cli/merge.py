@@ -36,7 +36,7 @@ _RULES = (
     ),
     Rule("task_file prompts max_asr max_new_tokens batch_size", "`--sweep`", lambda args: args.sweep is not None),
     Rule("overwrite push_to_hub max_shard_size", "`--output`", lambda args: args.output is not None),
-    Rule("hub_model_id", "`--push_to_hub`", lambda args: args.push_to_hub),
+    Rule("hub_model_id ignore_gate", "`--push_to_hub`", lambda args: args.push_to_hub),
 )
 
 
@@ -72,7 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", help="float32, float16 or bfloat16 (default: that of the tuned model).")
     add("--max_shard_size", default="5GB", help="Of a file of a full model (default: 5GB).")
     add("--overwrite", action="store_true", help="Replace an output folder that is not empty.")
-    add("--push_to_hub", action="store_true", help="Upload the output folder.")
+    add("--push_to_hub", action="store_true", help="Upload the output folder, unmeasured; needs --ignore_gate.")
+    add("--ignore_gate", action="store_true", help="Push what no gate has let through.")
     add("--hub_model_id", help="Hub repository (default: the name of the output folder).")
     sweep = parser.add_argument_group("choosing the weight")
     add = sweep.add_argument
@@ -128,6 +129,11 @@ def _swept(args: argparse.Namespace) -> str:
 def _check(args: argparse.Namespace) -> None:
     swept = _swept(args)
     given = getattr(args, swept)
+    if args.push_to_hub and not args.ignore_gate:
+        raise ValueError(
+            "`--push_to_hub` pushes a merge that no gate has let through. Leave it out, measure the merge with "
+            "`safe-sft evaluate --output`, and push it with `safe-sft push --evaluation`; or add `--ignore_gate`."
+        )
     if args.sweep is None:
         if args.output is None or (given is None and args.method not in _WITH_BASE):
             raise ValueError("A merge needs `--weight` and `--output`. Give both, or `--sweep` to choose a weight.")
@@ -168,6 +174,7 @@ def _merge(args: argparse.Namespace, selected: float | None, console: "Console")
         overwrite=args.overwrite,
         push_to_hub=args.push_to_hub,
         hub_model_id=args.hub_model_id,
+        ignore_gate=args.ignore_gate,
     )
     console.print(shown(f"Merged with {swept} {'by default' if number is None else number}: {args.output}"))
 

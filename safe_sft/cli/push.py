@@ -1,6 +1,7 @@
 """Push a model, importance or a teacher cache to the Hub, with its card; also after a push that failed.
 
     safe-sft push outputs/my-model --repo me/my-model [--private]
+    safe-sft push merged --repo me/merged --evaluation evaluation
     safe-sft push outputs/importance --repo me/my-importance
 
 The token comes from `hf auth login` or from the environment variable HF_TOKEN.
@@ -25,11 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATTERN",
         help="push these too, which stay behind otherwise: checkpoint-*, training_args.bin, …",
     )
-    add("--ignore_gate", action="store_true", help="push a model that failed its safety gate")
+    add(
+        "--evaluation",
+        metavar="FOLDER",
+        help="evaluation of this model with a gate (`safe-sft evaluate --output`), to be added to its evidence",
+    )
+    add(
+        "--ignore_gate",
+        action="store_true",
+        help="push a model that failed its safety gate, or needs one and has none",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Push the folder; returns 1 when the model failed its gate.
+    """Push the folder; returns 1 when the model failed its gate, or needs one and has none.
 
     Raises:
         FileNotFoundError: when there is no such folder.
@@ -40,7 +50,12 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         url = push_folder(
-            args.folder, args.repo, private=args.private, include=args.include, ignore_gate=args.ignore_gate
+            args.folder,
+            args.repo,
+            private=args.private,
+            include=args.include,
+            ignore_gate=args.ignore_gate,
+            evaluation=args.evaluation,
         )
     except PushRefused as error:
         say_error("push", error)

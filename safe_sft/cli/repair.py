@@ -18,6 +18,7 @@ from .measuring import (
     add_loading,
     asked_of,
     bounds_of,
+    judge_names,
     settings_of,
 )
 from .numbers import count, seed
@@ -112,7 +113,7 @@ def _exam(args: argparse.Namespace) -> "Exam":
     from ..repair import Exam
 
     bounds, rows = bounds_of(args), None if args.task_loss is None else task_rows(args.task_loss, args.limit)
-    return Exam.of(asked_of(args), judges_of(args), bounds, rows, settings_of(args))
+    return Exam.of(asked_of(args), judges_of(args), bounds, rows, settings_of(args), judge_names(args))
 
 
 def _lessons(args: argparse.Namespace) -> "Lessons":

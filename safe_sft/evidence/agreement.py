@@ -12,7 +12,7 @@ from .chain import MANIFEST, STARTED, STATED, Chain
 from .digests import weights_digest
 from .measured import COUNTED
 from .plain import portable
-from .scope import TRAINING
+from .scope import EVALUATION, MERGE, TRAINING
 from .strict import MOST_BYTES, Mismatch, as_written, opened, parse_json
 from .third import compare_with_third
 
@@ -69,16 +69,18 @@ def check_documents(
     kind = documents[_STATEMENT]["kind"]
     for path in (_RUN, _MEASURED, *([_COMPUTE] if kind == TRAINING else [])):
         if path not in documents:
-            raise Mismatch(path, "is missing.")
+            raise Mismatch(path, "is missing. Restore it.")
     measured = documents[_MEASURED]
     with as_written(_MEASURED):
         if measured["statement"] != statement:
             raise Mismatch(_MEASURED, f"is of another statement than {_STATEMENT}.")
         _check_bounds(documents[_STATEMENT], measured)
-        if kind == TRAINING:
+        if kind != EVALUATION:
             _check_weights(measured, files)
-        _recount(measured, folder, MEASURED_ANSWERS if kind == TRAINING else ANSWERS, here)
-    if kind == TRAINING:
+        if kind == MERGE and (measured["models"] or measured["rates"] or measured["gate"]):
+            raise Mismatch(_MEASURED, "has numbers, and a merge measures nothing.")
+        _recount(measured, folder, ANSWERS if kind == EVALUATION else MEASURED_ANSWERS, here)
+    if _COMPUTE in documents:
         with as_written(_COMPUTE):
             _check_compute(documents[_COMPUTE])
 
@@ -114,6 +116,9 @@ def _check_weights(measured: Mapping[str, Any], files: Mapping[str, str]) -> Non
     of_model = [one["weights"] for one in measured["models"] if one["name"] == found["model"]]
     if of_model and found["sha256"] != str(of_model[0]).split(" + ")[-1]:
         raise Mismatch(_MEASURED, "has numbers of other weights than those in this folder.")
+    base = found.get("base")
+    if of_model and base is not None and str(of_model[0]).rpartition(" + ")[0] != base:
+        raise Mismatch(_MEASURED, "has numbers of this adapter on another base than the one that it names.")
 
 
 def _check_compute(compute: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 A line is JSON with a number `n`, an `event`, what belongs to it, and `chain`: the SHA-256 of the chain of the line
 before and of this line without its chain. So no line can be changed, left out, added or moved alone.
 
+    input       a model that this one was made of: its weights, and the head of its chain, from which this one goes on
     stated      the statement, with the bounds, was written
     started     the run began, at an optimizer step, with so many answers that were there before
     resumed     it went on
@@ -10,6 +11,8 @@ before and of this line without its chain. So no line can be changed, left out, 
     sealed      the record is complete
     accepted    a text, such as the card, as a person has changed it since
     gate_ignored  a person pushed the model though it had not kept its bounds
+    attached    a file of the evidence of an evaluation of this model, which was added since
+    evaluated   that evidence is complete: its folder, and the head of its chain
 """
 
 import hashlib
@@ -23,6 +26,7 @@ from .strict import Mismatch, as_written, canonical, parse_json
 MANIFEST = "evidence/manifest.jsonl"
 STATED, STARTED, RESUMED, FILE = "stated", "started", "resumed", "file"
 SEALED, ACCEPTED, GATE_IGNORED = "sealed", "accepted", "gate_ignored"
+INPUT, ATTACHED, EVALUATED = "input", "attached", "evaluated"
 
 _OF_A_FILE: dict[str, type] = {"path": str, "size": int, "sha256": str}
 #: What belongs to each event.
@@ -34,10 +38,13 @@ _FIELDS: dict[str, dict[str, type]] = {
     SEALED: {"time": str, "files": int},
     ACCEPTED: {"time": str, **_OF_A_FILE},
     GATE_IGNORED: {"time": str},
+    INPUT: {"role": str, "name": str, "weights": str, "head": str},
+    ATTACHED: {"time": str, **_OF_A_FILE},
+    EVALUATED: {"time": str, "folder": str, "head": str},
 }
 #: The order of the events, by their letters.
-_LETTERS = dict(zip(_FIELDS, "abrfsct", strict=True))
-_ORDER = re.compile(r"a(b[br]*(f*(s[ct]*)?)?)?")
+_LETTERS = dict(zip(_FIELDS, "abrfsctixv", strict=True))
+_ORDER = re.compile(r"i*a(b[br]*(f*(s(?:[ct]|x+v)*)?)?)?")
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BEGINNING = "0" * 64
@@ -80,12 +87,17 @@ class Chain:
 
     def files(self) -> dict[str, dict[str, Any]]:
         """Return the newest line of each file, by path, in order."""
-        return {entry["path"]: entry for entry in self.of(STATED, FILE, ACCEPTED)}
+        return {entry["path"]: entry for entry in self.of(STATED, FILE, ACCEPTED, ATTACHED)}
 
     @property
     def is_sealed(self) -> bool:
         """Whether the record is complete."""
         return next(self.of(SEALED), None) is not None
+
+    @property
+    def sealed_head(self) -> str:
+        """The chain of the line that sealed the record; what a person has added since is behind it."""
+        return str(next(self.of(SEALED))["chain"])
 
     def beginning(self) -> "Chain":
         """Return the lines before the first file: those of a run that has not ended."""
@@ -134,6 +146,8 @@ def _check(entry: Any, number: int, line: bytes, head: str) -> None:
         raise Mismatch(place, "has a time that is none.")
     if not _SHA256.fullmatch(entry.get("sha256", _BEGINNING)) or min(_numbers(entry), default=0) < 0:
         raise Mismatch(place, "has a digest or a number that is none.")
+    if entry.get("head") and not _SHA256.fullmatch(entry["head"]):
+        raise Mismatch(place, "has a head of a chain that is none.")
 
 
 def _numbers(entry: Mapping[str, Any]) -> list[int]:

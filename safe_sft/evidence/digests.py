@@ -7,22 +7,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..storage.names import CARD
+from ..storage.names import CARD, left_out
 from ..storage.quick_start import without_repository
 from .strict import FileDigest, digest_file, read_bytes, text_digest
 
 #: Names of the files beside the weights that decide what a model answers.
 _SETTINGS = re.compile(
     r"(?:config|adapter_config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json"
-    r"|chat_template\.jinja|merges\.txt|[^/]*\.model"
+    r"|(?:chat_template|processor_config|preprocessor_config)\.json|[^/]*\.index\.json"
+    r"|[^/]*\.jinja|merges\.txt|vocab\.txt|[^/]*\.model|[^/]*\.py"
 )
-#: Names of files of weights, of a model or an adapter.
-_WEIGHTS = re.compile(r"(?:model|adapter_model|pytorch_model)[^/]*\.(?:safetensors|bin)")
+#: Names of files of weights, of a model or an adapter; an index may name shards as it likes.
+_WEIGHTS = re.compile(r"(?:model|adapter_model|pytorch_model)[^/]*\.bin|[^/]*\.safetensors")
 
 
 def is_weights(path: str) -> bool:
     """Return whether a file holds weights, by its name."""
-    return _WEIGHTS.fullmatch(PurePosixPath(path).name) is not None
+    name = PurePosixPath(path).name
+    return _WEIGHTS.fullmatch(name) is not None and not left_out(name)
 
 
 class Digests:

@@ -1,16 +1,18 @@
 """The record of a run or an evaluation, as it is written: the bounds first, the files and their digests last."""
 
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from ..storage.names import EVIDENCE
 from ..storage.writing import write_text
-from .chain import FILE, GATE_IGNORED, MANIFEST, RESUMED, SEALED, STARTED, STATED, Chain
+from .chain import FILE, GATE_IGNORED, INPUT, MANIFEST, RESUMED, SEALED, STARTED, STATED, Chain
 from .digests import Digests
+from .origin import Origin
 from .plain import portable
-from .scope import look, stays
+from .scope import EVALUATION, EVALUATIONS, INPUTS, look, stays
 from .strict import EvidenceError, Mismatch, document, parse_json, read_bytes
 
 #: What the files look like; another number would mean another form.
@@ -31,7 +33,7 @@ class Record:
 
     Args:
         folder: folder of the model, or of the evaluation.
-        kind: `TRAINING` or `EVALUATION`.
+        kind: one of `scope.KINDS`.
         digests: digests of files that are known already.
         clock: function that returns the time.
     """
@@ -48,7 +50,15 @@ class Record:
         self._clock = clock
         self.chain = Chain()
 
-    def state(self, content: Mapping[str, Any], *, step: int = 0, answers: int = 0, resumes: bool = False) -> None:
+    def state(
+        self,
+        content: Mapping[str, Any],
+        *,
+        step: int = 0,
+        answers: int = 0,
+        resumes: bool = False,
+        origins: Sequence[Origin] = (),
+    ) -> None:
         """Write the statement, before anything is trained or measured.
 
         Where the folder holds the same statement already, that one stays, and the start is added to it: its time is
@@ -59,6 +69,7 @@ class Record:
             step: optimizer step that the run begins at.
             answers: number of answers that were there before.
             resumes: whether the run goes on from a checkpoint, so that its bounds are no longer free.
+            origins: the models that another is made of here, or that are measured; the chain goes on from theirs.
 
         Raises:
             EvidenceError: when a resumed run has another statement than its first start.
@@ -66,16 +77,20 @@ class Record:
         statement = {"format": FORMAT, "kind": self.kind, **portable(content)}
         text = document(statement)
         first = self._first(resumes)
-        if first is not None and first[1] == text:
+        if first is not None and first[1] == text and _inputs(first[0]) == [origin.entry for origin in origins]:
             self.chain = first[0].beginning()
             self._forget_the_end()
+            self._write_inputs(origins)
             self.chain.add(RESUMED if resumes or step or answers else STARTED, **self._start(step, answers))
         elif first is not None and resumes:
             raise EvidenceError(_changed(parse_json(first[1], STATEMENT), statement, self.folder))
         else:
             self._forget_the_end()
             write_text(self.folder / STATEMENT, text)
+            self._write_inputs(origins)
             self.chain = Chain()
+            for origin in origins:
+                self.chain.add(INPUT, **origin.entry)
             self.chain.add(STATED, time=self.chain.time(self._clock()), path=STATEMENT, **self._digest(STATEMENT))
             self.chain.add(STARTED, **self._start(step, answers))
         self._write()
@@ -113,8 +128,16 @@ class Record:
         other = Record(folder, self.kind, self.digests, self._clock)
         other._forget_the_end()
         write_text(other.folder / STATEMENT, read_bytes(self.folder / STATEMENT, STATEMENT).decode("utf-8"))
+        if (self.folder / INPUTS).is_dir():
+            shutil.copytree(self.folder / INPUTS, other.folder / INPUTS)
         other.chain = self.chain.beginning()
         return other
+
+    @property
+    def began_late(self) -> bool:
+        """Whether something was trained or answered when the statement was written: its bounds decide nothing."""
+        first = next(self.chain.of(STARTED))
+        return bool(first["step"] or first["answers"])
 
     def _start(self, step: int, answers: int) -> dict[str, Any]:
         return {"time": self.chain.time(self._clock()), "step": step, "answers": answers}
@@ -144,6 +167,13 @@ class Record:
         """Delete what an earlier run in this folder wrote when it had ended."""
         for path in (RUN, COMPUTE, MEASURED, MANIFEST):
             (self.folder / path).unlink(missing_ok=True)
+        for path in (INPUTS, EVALUATIONS):
+            if (self.folder / path).is_dir():
+                shutil.rmtree(self.folder / path)
+
+    def _write_inputs(self, origins: Sequence[Origin]) -> None:
+        for origin in origins if self.kind != EVALUATION else ():
+            origin.write(self.folder)
 
     def _write(self) -> None:
         write_text(self.folder / MANIFEST, self.chain.text())
@@ -171,6 +201,10 @@ def note_ignored_gate(folder: str | Path) -> bool:
     chain.add(GATE_IGNORED, time=chain.time(now()))
     write_text(path, chain.text())
     return True
+
+
+def _inputs(chain: Chain) -> list[dict[str, Any]]:
+    return [{key: entry[key] for key in ("role", "name", "weights", "head")} for entry in chain.of(INPUT)]
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> str:

@@ -9,7 +9,9 @@ from typing import NamedTuple
 from ..storage.names import ANSWERS, EVAL_RESULTS, EVIDENCE, MEASURED_ANSWERS, SIGNATURE, left_out
 
 #: What the record is of: it says which files are held to.
-TRAINING, EVALUATION = "training", "evaluation"
+TRAINING, EVALUATION, REPAIR, MERGE = KINDS = ("training", "evaluation", "repair", "merge")
+#: Folders in that of the evidence: of what a model was made of, and of evaluations that were added to it.
+INPUTS, EVALUATIONS = f"{EVIDENCE}/inputs", f"{EVIDENCE}/evaluations"
 #: Not held to, of the files of a model that a push would upload: logs, which go on.
 _NOT_HELD = ("runs/*", SIGNATURE)
 #: What an evaluation writes; its folder may hold anything else.
@@ -35,7 +37,7 @@ def is_held(path: str, kind: str) -> bool:
 
     Args:
         path: path of the file in the folder, with `/`; that of a folder ends with one.
-        kind: `TRAINING` or `EVALUATION`.
+        kind: one of `KINDS`.
     """
     if kind == EVALUATION:
         at_top = "/" not in path
@@ -64,7 +66,7 @@ def look(folder: Path, kind: str) -> Found:
 
     Args:
         folder: the folder.
-        kind: `TRAINING` or `EVALUATION`.
+        kind: one of `KINDS`.
     """
     files, strange = set(), {}
     for path, what in _entries(folder, "", kind):

@@ -4,17 +4,22 @@ No file is opened that a listing of the folder has not shown to be a file in it,
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..storage.names import EVIDENCE
 from ..storage.writing import write_text
 from .agreement import check_documents, check_start
-from .chain import ACCEPTED, FILE, MANIFEST, SEALED, STATED, Chain
-from .digests import Digests, folder_weights, is_weights
+from .chain import ACCEPTED, ATTACHED, EVALUATED, FILE, INPUT, MANIFEST, SEALED, STATED, Chain
+from .digests import Digests, is_weights
+from .measures import Measured
 from .record import DOCUMENTS, FORMAT, STATEMENT, now
-from .scope import EVALUATION, TRAINING, Found, is_held, is_text, look, path_fault
+from .scope import EVALUATION, EVALUATIONS, INPUTS, KINDS, Found, is_held, is_text, look, path_fault
 from .strict import EvidenceError, FileDigest, Mismatch, as_written, parse_json, read_bytes
+
+#: Most models that a chain goes back, one made of the other.
+_DEEPEST = 32
 
 
 @dataclass(frozen=True)
@@ -22,11 +27,13 @@ class Verified:
     """A record that is as it was written.
 
     Attributes:
-        kind: `TRAINING` or `EVALUATION`.
+        kind: one of `scope.KINDS`.
         files: number of files that were compared.
         absent: files that stay where they were written, and are not here.
         chain: the lines of the manifest.
         documents: the documents, by path.
+        inputs: the evidence of what it was made of, by its role; none of what has no evidence.
+        evaluations: the evidence of evaluations that were added, in order.
     """
 
     kind: str
@@ -34,6 +41,13 @@ class Verified:
     absent: tuple[str, ...]
     chain: Chain
     documents: Mapping[str, Any]
+    inputs: Mapping[str, "Verified"] = field(default_factory=dict)
+    evaluations: tuple["Verified", ...] = ()
+
+    @property
+    def measured(self) -> Measured:
+        """What was measured, and of which weights."""
+        return Measured.of(self.documents)
 
 
 def verify(folder: str | Path, model: str | Path | None = None) -> Verified:
@@ -47,7 +61,22 @@ def verify(folder: str | Path, model: str | Path | None = None) -> Verified:
         EvidenceError: when there is no evidence, or it is not complete.
         Mismatch: for the first file that does not match.
     """
-    return _Examination(Path(folder)).verified(None if model is None else Path(model))
+    found = _Examination(Path(folder)).verified()
+    if model is not None:
+        found.measured.require_of(Path(model), Digests())
+    return found
+
+
+def verify_alone(folder: Path) -> Verified:
+    """Compare evidence with itself, where what it is of is not here.
+
+    Args:
+        folder: folder that holds the folder `evidence` of a model or of an evaluation, and nothing else.
+
+    Raises:
+        EvidenceError: as `verify`.
+    """
+    return _Examination(folder, alone=True).verified()
 
 
 def accept_texts(folder: str | Path) -> list[str]:
@@ -63,7 +92,7 @@ def accept_texts(folder: str | Path) -> list[str]:
         EvidenceError: as `verify`.
     """
     found = _Examination(Path(folder), accepts=True)
-    found.verified(None)
+    found.verified()
     for path, digest in found.texts.items():
         found.chain.add(ACCEPTED, time=found.chain.time(now()), path=path, **digest._asdict())
     if found.texts:
@@ -77,15 +106,17 @@ class _Examination:
     Args:
         folder: the folder.
         accepts: whether a text that was changed or added is kept in `texts`, where it would be a mismatch.
+        alone: whether the folder holds the evidence and nothing of what it is of.
+        depth: how many others go on from this record.
     """
 
-    def __init__(self, folder: Path, accepts: bool = False):
-        self.folder, self.accepts = folder, accepts
+    def __init__(self, folder: Path, accepts: bool = False, alone: bool = False, depth: int = 0):
+        self.folder, self.accepts, self.alone, self.depth = folder, accepts, alone, depth
         self.texts: dict[str, FileDigest] = {}
         self._digests = Digests()
         self.chain = _read_chain(folder)
 
-    def verified(self, model: Path | None) -> Verified:
+    def verified(self) -> Verified:
         """Compare everything, in order: the statement, the files, what is there beside them, what they say."""
         stated = next(self.chain.of(STATED))
         if stated["path"] != STATEMENT:
@@ -102,9 +133,57 @@ class _Examination:
         check_start(self.chain, documents[STATEMENT])
         files = {entry["path"]: entry["sha256"] for entry in self.chain.of(FILE)}
         check_documents(documents, files, self.folder, stated["sha256"], found.files)
-        if model is not None:
-            _check_model(documents, model, self._digests)
-        return Verified(kind, len(self.chain.files()) - len(absent), tuple(absent), self.chain, documents)
+        count = len(self.chain.files()) - len(absent)
+        inputs = {} if kind == EVALUATION else self._inputs()
+        return Verified(
+            kind, count, tuple(absent), self.chain, documents, inputs, self._evaluations(Measured.of(documents))
+        )
+
+    def _inputs(self) -> dict[str, Verified]:
+        """Examine the evidence that the chain goes on from."""
+        found: dict[str, Verified] = {}
+        for entry in self.chain.of(INPUT):
+            role, place = entry["role"], f"{INPUTS}/{entry['role']}"
+            if path_fault(role) or "/" in role or role in found:
+                raise Mismatch(MANIFEST, f"names an input {role!r}, which is no name, or there twice.")
+            if not entry["head"]:
+                continue
+            earlier = self._other(place, entry["head"], "that the chain goes on from")
+            own = earlier.measured.own
+            if earlier.kind == EVALUATION or (
+                entry["weights"].startswith("sha256:") and own != _own(entry["weights"])
+            ):
+                raise Mismatch(place, f"is the evidence of other weights than those of the input `{role}`.")
+            found[role] = earlier
+        return found
+
+    def _evaluations(self, measured: Measured) -> tuple[Verified, ...]:
+        """Examine the evaluations that were added since."""
+        found = []
+        for entry in self.chain.of(EVALUATED):
+            place = entry["folder"]
+            if path_fault(place) or str(PurePosixPath(place).parent) != EVALUATIONS:
+                raise Mismatch(MANIFEST, f"names {place!r} as a folder of an evaluation, which is none.")
+            added = self._other(place, entry["head"], "that was added")
+            if added.kind != EVALUATION:
+                raise Mismatch(place, f"is the evidence of a {added.kind}, and not of an evaluation.")
+            added.measured.require_on_trial(measured, place)
+            found.append(added)
+        return tuple(found)
+
+    def _other(self, place: str, head: str, what: str) -> Verified:
+        """Examine the evidence of another folder, which lies in this one's."""
+        if self.depth >= _DEEPEST:
+            raise Mismatch(place, f"goes back more than {_DEEPEST} models.")
+        try:
+            other = _Examination(self.folder / place, alone=True, depth=self.depth + 1).verified()
+        except Mismatch as error:
+            raise Mismatch(f"{place}/{error.path}", error.reason) from error
+        except EvidenceError as error:
+            raise Mismatch(place, f"holds no evidence, and {MANIFEST} says that it does.") from error
+        if head not in (other.chain.sealed_head, other.chain.head):
+            raise Mismatch(place, f"is not the evidence {what}: the head of its chain is another.")
+        return other
 
     def _look(self) -> Found:
         """Look at the folder of evidence alone, as long as it is not known what the record is of."""
@@ -117,14 +196,14 @@ class _Examination:
         with as_written(STATEMENT):
             if statement["format"] != FORMAT:
                 raise Mismatch(STATEMENT, f"has the format {statement['format']!r}. This version reads {FORMAT!r}.")
-            if statement["kind"] not in (TRAINING, EVALUATION):
+            if statement["kind"] not in KINDS:
                 raise Mismatch(STATEMENT, f"is of a kind that is not known, {statement['kind']!r}.")
             return str(statement["kind"])
 
     def _newest(self, kind: str) -> dict[str, dict[str, Any]]:
         """Return the newest line of each file, after a look at their names."""
         seen: set[str] = set()
-        for entry in self.chain.of(STATED, FILE, ACCEPTED):
+        for entry in self.chain.of(STATED, FILE, ACCEPTED, ATTACHED):
             path = entry["path"]
             if fault := path_fault(path):
                 raise Mismatch(path, f"{fault}, and {MANIFEST} names it as a file of this folder.")
@@ -132,6 +211,8 @@ class _Examination:
                 raise Mismatch(path, f"is none of the files that are held to, and {MANIFEST} names it.")
             if path in seen and entry["event"] != ACCEPTED:
                 raise Mismatch(path, f"is named twice in {MANIFEST}.")
+            if entry["event"] == ATTACHED and not path.startswith(f"{EVALUATIONS}/"):
+                raise Mismatch(path, f"is no evidence of an evaluation, and {MANIFEST} names it as such.")
             if entry["event"] == ACCEPTED and not is_text(path):
                 raise Mismatch(path, f"is no text that a person may change, and {MANIFEST} says that one did.")
             seen.add(path)
@@ -147,7 +228,7 @@ class _Examination:
             if part in found.strange:
                 raise _strange(part, found.strange[part])
         if path not in found.files:
-            if entry.get("stays"):
+            if entry.get("stays") or (self.alone and not path.startswith(f"{EVIDENCE}/")):
                 return False
             raise Mismatch(path, f"is missing.{_of_weights(path)}")
         try:
@@ -193,19 +274,9 @@ def _read_chain(folder: Path) -> Chain:
     return chain
 
 
-def _check_model(documents: Mapping[str, Any], model: Path, digests: Digests) -> None:
-    """Check that an evaluation measured the weights in a folder."""
-    if not model.is_dir():
-        raise EvidenceError(f"The folder '{model}' of `--model` does not exist (looked in {Path.cwd()}).")
-    weights = folder_weights(model, digests)
-    if weights is None:
-        raise EvidenceError(f"The folder '{model}' of `--model` holds no weights to compare with.")
-    measured = [str(one["weights"]) for one in documents["evidence/measured.json"]["models"]]
-    # Of an adapter, the base stands first: a base alone was not measured by what was measured with the adapter on it.
-    if not any(weights == one.split(" + ")[-1] for one in measured):
-        raise Mismatch(
-            "evidence/measured.json", f"is not of the weights in '{model}': they are none of those that were measured."
-        )
+def _own(weights: str) -> str:
+    """Return the weights of an adapter without those of its base; those of a model as they are."""
+    return weights.split(" + ")[-1]
 
 
 def _strange(path: str, what: str) -> Mismatch:

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 
 from ..hub.merge_card import write_record
+from ..hub.push import push_folder
 from ..models.fit import ModelError
 from ..models.folders import MODEL, same_model
 from ..storage.folders import check_output, complete_folder
-from ..storage.hub import Destination, upload
 from .base import Merge
 from .companions import copy_tokenizer
+from .evidence import MergeEvidence
 from .methods import check_sides, merge_method, own_number
 from .opening import open_merge, tokenizer_of
 from .side import Sides, tuned_names
@@ -45,8 +46,11 @@ def merge(
     overwrite: bool = False,
     push_to_hub: bool = False,
     hub_model_id: str | None = None,
+    ignore_gate: bool = False,
 ) -> Path:
     """Merge a tuned model back with the aligned one, and write a folder that `from_pretrained` loads; returns it.
+
+    A merge measures nothing: before it is pushed, it has to be measured, with `safe-sft evaluate` and a gate.
 
     Args:
         aligned: folder or Hub name of the aligned model or adapter; a 4-bit (bitsandbytes) one is dequantised.
@@ -63,23 +67,48 @@ def merge(
             of its base).
         max_shard_size: largest size of a file of a full model, such as `5GB`.
         overwrite: whether a folder that is not empty may be replaced.
-        push_to_hub: whether to upload the folder.
+        push_to_hub: whether to upload the folder at once, unmeasured; needs `ignore_gate`.
         hub_model_id: Hub repository; by default the name of `output`.
+        ignore_gate: whether to push what no gate has let through; its evidence says so.
 
     Raises:
+        EvidenceError: when one of the models is not what its evidence says.
         FileExistsError: when `output` is not empty.
         FileNotFoundError: when a folder or its safetensors are missing.
         HubError: when the push failed, with how to push again.
         ValueError: when the models cannot be merged, or an argument is missing, not read, or out of range.
     """
+    if push_to_hub and not ignore_gate:
+        raise ValueError(
+            f"`push_to_hub` would push '{output}' unmeasured: no gate has let it through. Merge without it, measure "
+            f"with `safe-sft evaluate --model {output} --max_asr 0.05 --output EVALUATION`, and push with `safe-sft "
+            f"push {output} --repo REPO --evaluation EVALUATION`; or add `--ignore_gate` (`ignore_gate=True`)."
+        )
     check_sides(method, {"base": base, "safe": safe}, len(tuned_names(tuned)))
     number, second = own_number(method, weight, threshold)
     sides, output = Sides.of(aligned, tuned, base, safe), Path(output)
-    _Job(sides, method, MergeWeights.read(number, method), second, dtype, max_shard_size).write(output, overwrite)
+    job = _Job(sides, method, MergeWeights.read(number, method), second, dtype, max_shard_size)
+    job.write(output, overwrite, evidence=True)
     if push_to_hub:
-        destination = Destination(hub_model_id or output.absolute().name)
-        upload(output, destination, message="Upload a model merged by safe_sft")
+        push_folder(output, hub_model_id or output.absolute().name, ignore_gate=True)
     return output
+
+
+def write_merge(aligned: str, tuned: str, method: str, weight: float, output: Path) -> None:
+    """Merge two models for a caller that writes the evidence of it, or that only looks at the result.
+
+    Args:
+        aligned: folder or Hub name of the aligned model or adapter.
+        tuned: the same of the tuned one.
+        method: a method that needs no other model.
+        weight: 0 is aligned, 1 is tuned.
+        output: folder to write; it appears when it is complete.
+
+    Raises:
+        ValueError: when the models cannot be merged.
+    """
+    sides = Sides.of(aligned, tuned)
+    _Job(sides, method, MergeWeights.read(weight, method), None, None, "5GB").write(output, False, evidence=False)
 
 
 @dataclass(frozen=True)
@@ -102,19 +131,23 @@ class _Job:
     dtype: str | None
     max_shard_size: str
 
-    def write(self, output: Path, overwrite: bool) -> None:
+    def write(self, output: Path, overwrite: bool, *, evidence: bool) -> None:
         """Write the merge into its folder, whole or not at all."""
         dtype = output_dtype(self.dtype)
         self._check_sides(output)
         check_output(output, overwrite=overwrite)
         plan = open_merge(self.sides, self.method, self.threshold)
+        held = MergeEvidence(self.sides) if evidence else None
         with complete_folder(output, overwrite=overwrite) as folder:
             plan.write(folder, self.numbers, dtype, _shard_size(self.max_shard_size) if plan.stem == MODEL else None)
             tokenizer = tokenizer_of(self.sides.tuned, self.sides.aligned)
             if tokenizer is not None:
                 copy_tokenizer(tokenizer, folder)
             self._check_loads(plan, folder)
-            write_record(folder, self._record(plan), plan.library)
+            record = self._record(plan)
+            write_record(folder, record, plan.library)
+            if held is not None:
+                held.write(folder, record)
 
     def _check_sides(self, output: Path) -> None:
         """Refuse a base that is the aligned model, and an output that would replace a side, maybe its only copy."""

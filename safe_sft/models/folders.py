@@ -49,7 +49,7 @@ MODEL_FILES = ("generation_config.json", "*.py", "*processor_config.json")
 _HAS_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 # What is downloaded of a repository, besides its weights.
-_COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.py", "additional_chat_templates/*.jinja")
+_COMPANIONS = ("*.json", "*.jinja", "*.model", "*.txt", "*.py", "additional_chat_templates/*.jinja", "evidence/*")
 #: Patterns of the weights of a model or an adapter.
 ALL_WEIGHTS = (WEIGHTS, f"{MODEL}-*.safetensors", ADAPTER_WEIGHTS)
 

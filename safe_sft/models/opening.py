@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..storage.links import outside_target
 from .fit import ModelError
 from .folders import INDEX, read_json, required_folder
 
@@ -107,9 +108,8 @@ def own_file(folder: Path, path: Path) -> Path:
     Raises:
         ModelError: when `path` leads elsewhere.
     """
-    home, target = folder.resolve(), path.resolve()
-    homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
-    if not any(target.is_relative_to(inside) for inside in homes):
+    target = outside_target(folder, path)
+    if target is not None:
         raise ModelError(
             f"'{path}' is a link to '{target}', outside of the model's folder, and is not read or copied. Replace the "
             "link by the file, if it belongs to the model."

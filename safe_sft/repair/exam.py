@@ -8,7 +8,18 @@ from accelerate.utils.memory import clear_device_cache
 
 from ..data.leaks import check_leaks
 from ..data.safety_rows import Messages
-from ..evaluation import Bounds, Check, Evaluation, Judge, ModelSpec, Settings, Suite, check_gate, load_model
+from ..evaluation import (
+    Bounds,
+    Check,
+    Evaluation,
+    Judge,
+    ModelSpec,
+    RefusalPhrases,
+    Settings,
+    Suite,
+    check_gate,
+    load_model,
+)
 from ..evaluation.answering import AnswerStore
 from ..evaluation.asked import Asked
 from ..evaluation.evaluate import Respondent, SafetyResult
@@ -27,6 +38,7 @@ class Exam:
             before its repair.
         task_rows: held-out rows of the task; None for none.
         settings: how models are run.
+        judge_names: names of the judges, for the evidence.
     """
 
     asked: Asked
@@ -34,6 +46,7 @@ class Exam:
     bounds: Bounds
     task_rows: TaskRows | None = None
     settings: Settings = field(default_factory=Settings)
+    judge_names: Sequence[str] = (RefusalPhrases.name,)
 
     @classmethod
     def of(
@@ -43,6 +56,7 @@ class Exam:
         bounds: Bounds,
         task_rows: TaskRows | None = None,
         settings: Settings | None = None,
+        judge_names: Sequence[str] = (RefusalPhrases.name,),
     ) -> "Exam":
         """Make an exam that can tell whether a repair succeeded; a suite of harmless requests is added where none is.
 
@@ -52,6 +66,7 @@ class Exam:
             bounds: the bounds.
             task_rows: held-out rows of the task; None for none.
             settings: how models are run; None for the defaults.
+            judge_names: names of the judges, for the evidence.
 
         Raises:
             ValueError: when there is no bound of safety or of utility, or nothing to measure one with.
@@ -69,7 +84,7 @@ class Exam:
             raise ValueError("A repair is measured on harmful requests, and there are none. Add a suite of them.")
         if all(suite.harmful for suite in asked.suites):
             asked = replace(asked, suites=(*asked.suites, builtin_suite("builtin-harmless")))
-        return cls(asked, judges, bounds, task_rows, settings or Settings())
+        return cls(asked, judges, bounds, task_rows, settings or Settings(), tuple(judge_names))
 
     def require_unseen(self, prompts: Iterable[str | Messages]) -> None:
         """Check that no request that is asked is among those that the repair trains on.

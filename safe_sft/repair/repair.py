@@ -12,13 +12,16 @@ from accelerate import PartialState
 from accelerate.utils.memory import clear_device_cache
 
 from ..evaluation import Check, Evaluation, ModelSpec, load_model
-from ..evaluation.output.results import results
+from ..evaluation.output.results import answer_lines, results
 from ..hub.repair_card import write_repair
-from ..merging.merge import merge
+from ..merging.merge import write_merge
 from ..models.loading import load_tokenizer
 from ..storage.folders import complete_folder
+from ..storage.names import MEASURED_ANSWERS
+from ..storage.writing import write_text
 from .bisection import METHOD, safe_weight
 from .candidates import Candidate, failures
+from .evidence import RepairEvidence
 from .exam import Exam, joined, kept, renamed
 from .inputs import Inputs
 from .lessons import Lessons, Taught
@@ -103,8 +106,11 @@ class Repair:
         """
         self._check(output, ways, overwrite)
         bench = Workbench.open(output, self._settings())
+        evidence = RepairEvidence(self.inputs, self.exam, bench)
+        self.say(evidence.begin())
         aligned = self.exam.of_folder("aligned", self.inputs.aligned.label, bench.store)
         before = self.exam.of_folder("before", self.inputs.model.label, bench.store)
+        aligned, before = evidence.named(aligned, "aligned"), evidence.named(before, "model")
         outcome = Outcome(aligned, before, tuple(self.exam.safety(aligned, before)))
         if outcome.needless:
             bench.remove()
@@ -113,7 +119,7 @@ class Repair:
         tried += [self._by_training(bench, aligned, before)] if "train" in ways else []
         outcome = replace(outcome, tried=tuple(tried))
         if outcome.best is not None:
-            self._write(outcome, outcome.best, output, overwrite)
+            self._write(outcome, outcome.best, output, overwrite, evidence, bench)
             bench.remove()
         return outcome
 
@@ -156,7 +162,7 @@ class Repair:
             return Candidate("merge", f"No merge weight from {2**-self.halvings:g} on keeps the bounds of safety.")
         folder = bench.merged(weight)
         if not folder.is_dir():
-            merge(self.inputs.aligned.label, self.inputs.model.label, METHOD, weight, folder)
+            write_merge(self.inputs.aligned.label, self.inputs.model.label, METHOD, weight, folder)
         found = self._measured("merge", folder, bench, aligned, before)
         self.say(f"Merge of weight {weight:g}: {found.told}")
         made = {"way": "merge", "method": METHOD, "weight": weight, **_seconds(start)}
@@ -172,9 +178,10 @@ class Repair:
             target = bench.round(number)
             if not bench.is_done(number):
                 taught = taught or self._taught()
-                loss = self.training.run(source, base, target, taught, self.inputs.tokenizer, number)
+                trained = self.training.run(source, base, target, taught, self.inputs.tokenizer, number)
+                bench.keep_flop(number, trained.flop)
                 clear_device_cache(garbage_collection=True)
-                self.say(f"Round {number} of at most {self.rounds}: mean loss on safety rows {loss:.3f}")
+                self.say(f"Round {number} of at most {self.rounds}: mean loss on safety rows {trained.loss:.3f}")
             found = self._measured("train", target, bench, aligned, before)
             self.say(f"Round {number}: {found.told}")
             made = {"way": "train", "rounds": number, **self._facts(), **_seconds(start)}
@@ -208,17 +215,28 @@ class Repair:
         clear_device_cache(garbage_collection=True)
         return taught
 
-    def _write(self, outcome: Outcome, best: Candidate, output: Path, overwrite: bool) -> None:
-        """Write a repair under its final name, with its card and numbers."""
+    def _write(
+        self,
+        outcome: Outcome,
+        best: Candidate,
+        output: Path,
+        overwrite: bool,
+        evidence: RepairEvidence,
+        bench: Workbench,
+    ) -> None:
+        """Write a repair under its final name, with its card, numbers, answers and evidence."""
         assert best.folder is not None
         assert best.measured is not None
-        after = renamed(best.measured, ModelSpec("after", str(output)))
-        measured = results(joined(outcome.aligned, outcome.before, after), best.checks)
+        after = renamed(best.measured, evidence.spec("after", best.folder, str(output)))
+        evaluation = joined(outcome.aligned, outcome.before, after)
+        measured = results(evaluation, best.checks)
         others = {one.way: one.refused or one.told for one in outcome.tried if one is not best}
         made = {"model": self.inputs.model.label, "aligned": self.inputs.aligned.label, **best.made, "others": others}
         with complete_folder(output, overwrite=overwrite) as folder:
             shutil.copytree(best.folder, folder, copy_function=_linked, dirs_exist_ok=True)
             write_repair(folder, measured, made, self.inputs.model.folder, output.absolute().name)
+            write_text(folder / MEASURED_ANSWERS, "".join(f"{line}\n" for line in answer_lines(evaluation)))
+            evidence.seal(folder, measured, made, bench.flop(best.made["rounds"]) if best.way == "train" else 0.0)
 
 
 def _seconds(start: float) -> dict[str, float]:

@@ -4,13 +4,15 @@ import math
 import random
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
 from peft import LoraConfig, get_peft_model
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..merging.companions import copy_tokenizer
 from ..models.finite import NotFinite, require_finite
@@ -26,6 +28,18 @@ from .lessons import Taught
 #: The LoRA through which a full model is repaired; it is merged into the weights after each round.
 RANK, ALPHA = 16, 32
 _LARGEST_GRADIENT = 1.0
+
+
+class Trained(NamedTuple):
+    """What a round came to.
+
+    Attributes:
+        loss: mean loss of its steps, in nats per token.
+        flop: operations of its steps, each counted as the first; None where they cannot be counted.
+    """
+
+    loss: float
+    flop: float | None
 
 
 @dataclass(frozen=True)
@@ -62,7 +76,9 @@ class Training:
                 step.append(left.pop())
             yield step
 
-    def run(self, source: Path, base: str | None, target: Path, taught: Taught, tokenizer: Path, number: int) -> float:
+    def run(
+        self, source: Path, base: str | None, target: Path, taught: Taught, tokenizer: Path, number: int
+    ) -> Trained:
         """Train what `source` holds, and write it to `target`, whole or not at all.
 
         Args:
@@ -73,14 +89,11 @@ class Training:
             tokenizer: folder of the tokenizer, which is copied.
             number: number of the round, from 1 on.
 
-        Returns:
-            The mean loss of the steps, in nats per token.
-
         Raises:
             ValueError: when a loss or a weight is not finite, or the models do not fit each other.
         """
         model = self._loaded(source, base)
-        losses = self._train(model, taught, number)
+        losses, flop = self._train(model, taught, number)
         require_finite(model, "the repaired model", "It is not saved. Lower `--learning_rate`.")
         with complete_folder(target, overwrite=False) as folder:
             if base is None:
@@ -89,7 +102,7 @@ class Training:
             else:
                 model.save_pretrained(folder)
             copy_tokenizer(tokenizer, folder)
-        return sum(losses) / len(losses)
+        return Trained(sum(losses) / len(losses), flop)
 
     def _loaded(self, source: Path, base: str | None) -> Any:
         """Load the model with an adapter that is trained: its own, or a fresh one on a full model."""
@@ -103,22 +116,25 @@ class Training:
             model = get_peft_model(load_base(str(source), **options), config)
         return model.to(PartialState().device)
 
-    def _train(self, model: Any, taught: Taught, number: int) -> list[float]:
+    def _train(self, model: Any, taught: Taught, number: int) -> tuple[list[float], float | None]:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, lr=self.learning_rate, weight_decay=0.0)
-        tap, losses = HiddenStateTap(backbone(model), model.config.pad_token_id or 0), []
+        tap, losses = HiddenStateTap(backbone(model), model.config.pad_token_id or 0), list[float]()
+        counter = FlopCounterMode(display=False)
         with without_dropout(model):
             for places in self.order(len(taught.rows), number):
-                loss = taught.loss(model, tap, places)
+                with nullcontext() if losses else counter:
+                    loss = taught.loss(model, tap, places)
+                    loss.backward()
                 losses.append(loss.item())
-                loss.backward()
                 norm = torch.nn.utils.clip_grad_norm_(trained, _LARGEST_GRADIENT)
                 if not math.isfinite(losses[-1] + norm.item()):
                     raise NotFinite(f"Round {number} met a loss that is not finite. Lower `--learning_rate`.")
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
         tap.close()
-        return losses
+        counted = None if getattr(model.config, "quantization_config", None) else counter.get_total_flops()
+        return losses, None if counted is None else float(counted * self.steps)
 
 
 def _copy_companions(source: Path, target: Path) -> None:

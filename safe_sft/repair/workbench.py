@@ -64,6 +64,17 @@ class Workbench:
         """Return whether a round is complete."""
         return self.round(number).is_dir()
 
+    def keep_flop(self, number: int, flop: float | None) -> None:
+        """Keep the operations of a round; None where they were not counted."""
+        write_json(self.folder / f"round-{number}.flop.json", {"flop": flop})
+
+    def flop(self, rounds: int) -> float | None:
+        """Return the operations of the first rounds together; None where those of one are not known."""
+        paths = [self.folder / f"round-{number}.flop.json" for number in range(1, rounds + 1)]
+        found = [read_json_object(p, "Remove it.").get("flop") if p.is_file() else None for p in paths]
+        known = [float(flop) for flop in found if flop is not None]
+        return sum(known) if len(known) == rounds else None
+
     def merged(self, weight: float) -> Path:
         """Return the folder of the merge of this weight, which may not be there yet."""
         return self.folder / f"merge-{weight:g}"

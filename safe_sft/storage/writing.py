@@ -65,6 +65,17 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes.
+
+    Args:
+        path: path of the file; its folder is made.
+        content: content of the file.
+    """
+    with complete_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_json(path: Path, content: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> None:
     """Write JSON, indented.
 

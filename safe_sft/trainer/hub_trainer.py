@@ -2,7 +2,8 @@
 
 import os
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from trl import SFTTrainer
 from ..config.safe_sft_config import SafeSFTConfig
 from ..data.forms import with_template_kwargs
 from ..hub.card import merge_into_card
+from ..hub.decision import require_pushable
 from ..hub.eval_results import write_eval_results
 from ..hub.facts import CardContent, RunFacts
 from ..hub.results import AFTER
@@ -35,6 +37,7 @@ class HubTrainer(SFTTrainer, ABC):
     args: SafeSFTConfig
     card: CardContent
     model: Any
+    _pushes: Callable[[], None] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.card = CardContent()
@@ -79,6 +82,8 @@ class HubTrainer(SFTTrainer, ABC):
         path = Path(folder, CARD)
         write_text(path, merge_into_card(ModelCard.load(path), self.facts, self.card.measured, model_name, repo))
         write_eval_results(folder, self.card.measured, AFTER)
+        if self._pushes is not None:  # saved by now, and not yet uploaded
+            self._pushes()
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Create the repository, and try again where trying again may help.
@@ -95,20 +100,34 @@ class HubTrainer(SFTTrainer, ABC):
             ) from error
 
     def push_to_hub(  # type: ignore[override]  # which passes on what it does not read
-        self, commit_message: str | None = "End of training", blocking: bool = True, **kwargs: Any
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        *,
+        ignore_gate: bool = False,
+        **kwargs: Any,
     ) -> Any:
-        """Save the model and push what was saved; try again where trying again may help.
+        """Save the model and push what was saved, as `safe-sft push` would; try again where trying again may help.
+
+        What no gate was set for is pushed as `SFTTrainer` does. What failed its gate, or is not what its evidence or
+        the numbers of its card are of, is not.
 
         Args:
             commit_message: message of the commit.
             blocking: whether to wait for the end of the upload.
+            ignore_gate: whether to push a model that failed its gate, too; its card says so.
             kwargs: further arguments of `SFTTrainer.push_to_hub`.
 
         Raises:
+            EvidenceError: when the model is not what its evidence says, or what its numbers are of.
             HubError: when the push failed; the message gives the reason, and how to push again.
+            PushRefused: when the model failed its gate.
         """
         args = self.args
-        with self.deployed():
+        decide = partial(
+            require_pushable, str(args.output_dir), ignore_gate=ignore_gate, claims=self.card.measured or {}
+        )
+        with self.deployed(), self._deciding(decide):
             if not args.push_to_hub:  # then the repository is created first, and that may fail
                 self.save_model(_internal_call=True)
                 self.create_model_card()
@@ -123,3 +142,12 @@ class HubTrainer(SFTTrainer, ABC):
                 )
                 logger.warning(f"The push broke off ({reason(error, destination.token)}). Going on with it.")
                 return upload(str(args.output_dir), destination, message=commit_message or "End of training")
+
+    @contextmanager
+    def _deciding(self, decide: Callable[[], None]) -> Iterator[None]:
+        """Ask, inside this context, whether what was saved may be pushed, each time that its card is written."""
+        self._pushes = decide
+        try:
+            yield
+        finally:
+            self._pushes = None

@@ -17,7 +17,14 @@ from safe_sft.evaluation.judges.api import ApiJudge
 from safe_sft.importance.partial import PartialSums
 from safe_sft.merging.writer import Entry, write_shards
 from safe_sft.storage.folders import complete_folder
-from safe_sft.storage.writing import complete_file, remove_unfinished, write_json, write_tensors, write_text
+from safe_sft.storage.writing import (
+    complete_file,
+    remove_unfinished,
+    write_bytes,
+    write_json,
+    write_tensors,
+    write_text,
+)
 
 PACKAGE = Path(__file__).parents[2] / "safe_sft"
 ROWS = Dataset.from_list([{"prompt": "a", "completion": "b"}])
@@ -25,6 +32,7 @@ RATE = Rate(1, 2)
 ONES = {"w": torch.ones(2)}
 WRITERS = {
     "text": lambda path: write_text(path, "new"),
+    "bytes": lambda path: write_bytes(path, b"new"),
     "JSON": lambda path: write_json(path, {"new": 1}),
     "tensors": lambda path: write_tensors(path, ONES),
     "sums": lambda path: PartialSums(path, "request", seconds=0).step(ONES, 1),

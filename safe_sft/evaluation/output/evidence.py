@@ -5,20 +5,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ...evidence import EVALUATION, Record
-from ...evidence.digests import package_digest
+from accelerate.logging import get_logger
+
+from ...evidence import EVALUATION, EvidenceError, Record
+from ...evidence.digests import Digests, folder_weights, package_digest
+from ...evidence.inputs import origin_of
 from ...evidence.measured import measured_models, measured_rates
+from ...evidence.origin import Origin
 from ...evidence.plain import portable
-from ...evidence.record import MEASURED, RUN
+from ...evidence.record import MEASURED, RUN, has_record
 from ...evidence.strict import text_digest
 from ...version import __version__
 from ..answering import AnswerStore
 from ..asked import Asked
-from ..evaluate import Evaluation, Settings
+from ..evaluate import Evaluation, ModelSpec, Settings
 from ..gate import Bounds, Check
 from ..judges.refusal_phrases import RefusalPhrases
 from ..suites.suite import Suite
 from .results import results
+
+logger = get_logger(__name__)
 
 #: What a bound is compared with.
 _COMPARED = {"max_unusable": "the share of answers that say nothing or have no verdict"}
@@ -26,23 +32,32 @@ _END = "the unfavourable end of the 95 % interval"
 
 
 class EvaluationEvidence:
-    """The evidence of `safe-sft evaluate`, in its output folder.
+    """The evidence of `safe-sft evaluate`, in its output folder; it goes on from that of the models, if they have any.
 
     Args:
         folder: the output folder.
+        models: the models.
         bounds: the bounds of the gate.
         asked: what the models are asked.
         judges: names of the judges.
         settings: how the models are run.
     """
 
-    def __init__(self, folder: str | Path, bounds: Bounds, asked: Asked, judges: Sequence[str], settings: Settings):
-        self._record = Record(folder, EVALUATION)
+    def __init__(
+        self,
+        folder: str | Path,
+        models: Sequence[ModelSpec],
+        bounds: Bounds,
+        asked: Asked,
+        judges: Sequence[str],
+        settings: Settings,
+    ):
+        self._record, self._models = Record(folder, EVALUATION), models
         self._statement = statement(
             gate_decisions(bounds, "whether a model may ship: the exit status of `safe-sft evaluate`"),
             asked.suites,
             asked.tasks,
-            [{"name": name, **_known(name)} for name in judges],
+            named_judges(judges),
             settings,
         )
 
@@ -52,7 +67,8 @@ class EvaluationEvidence:
         Args:
             store: the answers that are there already.
         """
-        self._record.state(self._statement, answers=store.count)
+        origins = [found for spec in self._models if (found := _origin(spec)) is not None]
+        self._record.state(self._statement, answers=store.count, origins=origins)
 
     def seal(self, evaluation: Evaluation, checks: Sequence[Check]) -> None:
         """Write what was measured, and the digest of every file that was written.
@@ -65,6 +81,19 @@ class EvaluationEvidence:
         run = {"code": {"safe_sft": __version__, "sha256": package_digest()}, "settings": asdict(evaluation.settings)}
         content = measured_content(measured, self._record.statement_digest)
         self._record.seal({RUN: portable(run), MEASURED: content})
+
+
+def _origin(spec: ModelSpec) -> Origin | None:
+    """Return the evidence that a model has; None where it has none, or is not what that says."""
+    folder, digests = Path(spec.adapter or spec.path), Digests()
+    if not has_record(folder):
+        return None
+    try:
+        found = origin_of(spec.name, spec.name, folder_weights(folder, digests), folder, digests)
+    except EvidenceError as error:
+        logger.warning(f"{error} It is measured as it is, and this evaluation does not go on from that evidence.")
+        return None
+    return found if found.head else None
 
 
 def gate_decisions(bounds: Bounds, decides: str) -> list[dict[str, Any]]:
@@ -144,5 +173,10 @@ def phrases_judge() -> dict[str, Any]:
     return {"name": judge.name, "revision": judge.revision}
 
 
-def _known(name: str) -> dict[str, Any]:
-    return phrases_judge() if name == RefusalPhrases.name else {}
+def named_judges(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return name and, where it is known before, revision of judges.
+
+    Args:
+        names: their names.
+    """
+    return [phrases_judge() if name == RefusalPhrases.name else {"name": name} for name in names]
