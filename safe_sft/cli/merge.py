@@ -1,9 +1,11 @@
 """Merge a tuned model back with the aligned one, or measure which weight (or threshold) to merge with."""
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..storage.names import EVIDENCE
 from .command import command, options
 from .exits import Status
 from .numbers import count, share
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from ..merging.sweep import Sweep
+    from ..merging.evidence import MergeEvidence
+    from ..merging.sweep import Sweep, SweepData
 
 _TENTHS = ",".join(f"{tenth / 10:g}" for tenth in range(11))
 _WITH_BASE = ("magmax", "safe_lora", "safemerge")
@@ -105,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     if args.sweep is None:
         _merge(args, None, console)
         return Status.DONE
-    sweep = _sweep(args)
+    sweep, evidence = _sweep(args)
     console.print(sweep.table())
     console.print(shown(f"Table and curve: {args.sweep}"))
     if args.max_asr is None:
@@ -117,7 +120,10 @@ def run(args: argparse.Namespace) -> int:
         )
         return Status.NOT_KEPT
     if args.output is not None:
-        _merge(args, sweep.selected.weight, console)
+        assert evidence is not None
+        evidence.chosen = sweep.as_dict()
+        _merge(args, sweep.selected.weight, console, evidence)
+        shutil.rmtree(Path(args.sweep) / EVIDENCE)  # it lies beside the merge now
     return Status.DONE
 
 
@@ -158,7 +164,9 @@ def _sides(args: argparse.Namespace) -> dict[str, Any]:
     return {"aligned": args.aligned, "tuned": tuned, "method": args.method, "base": args.base, "safe": args.safe}
 
 
-def _merge(args: argparse.Namespace, selected: float | None, console: "Console") -> None:
+def _merge(
+    args: argparse.Namespace, selected: float | None, console: "Console", evidence: "MergeEvidence | None" = None
+) -> None:
     from ..merging import merge
     from ..storage.terminal import shown
 
@@ -175,11 +183,13 @@ def _merge(args: argparse.Namespace, selected: float | None, console: "Console")
         push_to_hub=args.push_to_hub,
         hub_model_id=args.hub_model_id,
         ignore_gate=args.ignore_gate,
+        evidence=evidence,
     )
     console.print(shown(f"Merged with {swept} {'by default' if number is None else number}: {args.output}"))
 
 
-def _sweep(args: argparse.Namespace) -> "Sweep":
+def _sweep(args: argparse.Namespace) -> "tuple[Sweep, MergeEvidence | None]":
+    """Sweep, with the bound written down before where a merge is chosen by it."""
     from ..merging.loaded import load_merge
     from ..merging.sweep import SweepData, measure, read_weights, run_sweep
     from ..storage.folders import check_output, require_folder
@@ -191,6 +201,7 @@ def _sweep(args: argparse.Namespace) -> "Sweep":
         check_output(Path(args.output), overwrite=args.overwrite)
     data = SweepData.read(args.task_file, args.prompts)
     sides, threshold = _sides(args), args.threshold if swept == "weight" else None
+    evidence = None if args.output is None else _begun(args, data)
     sweep = run_sweep(
         load_merge(**sides, dtype=args.dtype, threshold=threshold),
         numbers,
@@ -201,7 +212,25 @@ def _sweep(args: argparse.Namespace) -> "Sweep":
     named = {name: getattr(args, name) for name in ("dtype", "task_file", "prompts", "max_new_tokens")}
     fixed = {name: value for name, value in (*sides.items(), ("threshold", threshold)) if value is not None}
     sweep.save(Path(args.sweep), {**fixed, **named})
-    return sweep
+    return sweep, evidence
+
+
+def _begun(args: argparse.Namespace, data: "SweepData") -> "MergeEvidence":
+    """Write the bound that chooses the merge, before anything is measured."""
+    from ..evidence.digests import rows_digest
+    from ..merging.evidence import MergeEvidence
+    from ..merging.side import Sides
+
+    evidence = MergeEvidence(Sides.of(args.aligned, args.tuned, args.base, args.safe))
+    suite = {
+        "name": args.prompts or "builtin harmful_heldout",
+        "n": len(data.requests),
+        "sha256": rows_digest({"prompt": prompt} for prompt in data.requests),
+    }
+    task = {"name": args.task_file, "n": len(data.task), "sha256": rows_digest(data.task)}
+    answers = {"max_new_tokens": args.max_new_tokens, "decoding": "greedy"}
+    evidence.begin(Path(args.sweep), args.max_asr, {"suites": [suite], "tasks": [task], "answers": answers})
+    return evidence
 
 
 main = command("merge", options("merge", __doc__, add_arguments, _RULES), run)

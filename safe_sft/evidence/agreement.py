@@ -79,6 +79,8 @@ def check_documents(
             _check_weights(measured, files)
         if kind == MERGE and (measured["models"] or measured["rates"] or measured["gate"]):
             raise Mismatch(_MEASURED, "has numbers, and a merge measures nothing.")
+        if kind == MERGE:
+            _check_choice(documents[_STATEMENT], measured, documents[_RUN])
         _recount(measured, folder, ANSWERS if kind == EVALUATION else MEASURED_ANSWERS, here)
     if _COMPUTE in documents:
         with as_written(_COMPUTE):
@@ -103,6 +105,19 @@ def _check_bounds(statement: Mapping[str, Any], measured: Mapping[str, Any]) -> 
     unchecked = sorted(set(stated) - {check["bound"] for check in checks} - {"max_unusable"})
     if unchecked and not failed:
         raise Mismatch(_MEASURED, f"holds no check of {unchecked[0]}, which {_STATEMENT} states.")
+
+
+def _check_choice(statement: Mapping[str, Any], measured: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    """Check that a sweep chose by the bound that was stated, and that its choice is what was merged."""
+    limits, choice = [one["limit"] for one in statement["decisions"]], measured.get("choice")
+    if not limits and choice is None:
+        return
+    if choice is None or limits != [choice["max_asr"]]:
+        raise Mismatch(_MEASURED, f"has another choice than by the bound that {_STATEMENT} states.")
+    number, selected = choice["number"], choice["selected"]
+    rates = [point["asr"]["value"] for point in choice["points"] if point[number] == selected]
+    if len(rates) != 1 or rates[0] > limits[0] or run["merge"][number] != selected:
+        raise Mismatch(_MEASURED, "has a choice that its numbers, or what was merged, do not bear out.")
 
 
 def _check_weights(measured: Mapping[str, Any], files: Mapping[str, str]) -> None:

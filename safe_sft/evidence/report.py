@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from .chain import GATE_IGNORED, SEALED, STARTED, STATED
+from .chain import GATE_IGNORED, INPUT, SEALED, STARTED, STATED
 from .record import COMPUTE, MEASURED, STATEMENT
 from .verify import Verified
 
@@ -26,6 +26,11 @@ def lines(found: Verified) -> Iterator[str]:
         compute = found.documents[COMPUTE]
         flop = "not counted" if compute["flop"] is None else f"{compute['flop']:.3g} FLOP"
         yield f"Training: {flop}; {compute['third']['verdict']}."
+    for entry in found.chain.of(INPUT):
+        known = "of which there is evidence" if entry["head"] else "of which nothing is known"
+        yield f"Made of, or compared with: {entry['role']} ({entry['name']}), {known}."
+    for added in found.evaluations:
+        yield f"Evaluated since, by a gate of safety: {'passed' if added.measured.passed else 'not passed'}."
     yield f"Head of the chain: {found.chain.head}"
 
 

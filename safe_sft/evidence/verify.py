@@ -71,12 +71,13 @@ def verify_alone(folder: Path) -> Verified:
     """Compare evidence with itself, where what it is of is not here.
 
     Args:
-        folder: folder that holds the folder `evidence` of a model or of an evaluation, and nothing else.
+        folder: folder that holds the folder `evidence` of a model, and nothing else. Another model's is going to go on
+            from it.
 
     Raises:
         EvidenceError: as `verify`.
     """
-    return _Examination(folder, alone=True).verified()
+    return _Examination(folder, alone=True, depth=1).verified()
 
 
 def accept_texts(folder: str | Path) -> list[str]:

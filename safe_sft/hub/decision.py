@@ -44,12 +44,13 @@ def require_pushable(
             f"The model in '{path}' failed its safety gate: {' '.join(failed)} Push it anyway with `--ignore_gate`; "
             "its card says that it failed."
         )
+    record = _verified(path) if has_record(path) else None
     for numbers in (found, claims or {}):
         _check_numbers(path, numbers)
-    if not has_record(path):
+    if record is None:
         _without_evidence(path, measured, ignore_gate)
         return
-    lacks = _what_it_lacks(_verified(path), measured)
+    lacks = _what_it_lacks(record, measured)
     if lacks and not ignore_gate:
         raise PushRefused(
             f"The model in '{path}' {lacks} Measure it, with `safe-sft evaluate --model {path} --max_asr 0.05 "

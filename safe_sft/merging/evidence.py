@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.output.evidence import measured_content
+from ..evaluation.output.evidence import measured_content, phrases_judge
 from ..evidence import MERGE, Record
 from ..evidence.digests import Digests, folder_weights, package_digest
 from ..evidence.inputs import origin_of
@@ -22,6 +22,9 @@ class MergeEvidence:
     Args:
         sides: the models and adapters, which are here as far as the merge reads them.
 
+    Attributes:
+        chosen: how a sweep chose the weight, as plain JSON values; None where none did.
+
     Raises:
         EvidenceError: when one of them is not what its evidence says.
     """
@@ -30,11 +33,31 @@ class MergeEvidence:
         self._digests = Digests()
         self._sides = sides
         self._known: dict[str, str] = {}
+        self._stated: Record | None = None
+        self.chosen: Mapping[str, Any] | None = None
         self._weights = {role: self._weights_of(side) for role, side in sides.named().items()}
         self._origins: list[Origin] = [
             origin_of(role, side.label, self._weights[role], side.folder, self._digests)
             for role, side in sides.named().items()
         ]
+
+    def begin(self, folder: Path, max_asr: float, data: Mapping[str, Any]) -> None:
+        """Write the bound by which a sweep chooses, before anything is measured.
+
+        Args:
+            folder: folder of the sweep, in which it stays until the merge is written.
+            max_asr: most that the attack success rate of the chosen merge may be, as it is estimated.
+            data: what the merges are asked, as plain JSON values.
+        """
+        decision = {
+            "decides": "which merge is written",
+            "by": "sweep",
+            "bound": "max_asr",
+            "limit": max_asr,
+            "compares": "the estimate of attack success, of which its interval is not asked",
+        }
+        self._stated = Record(folder, MERGE, self._digests)
+        self._stated.state({"decisions": [decision], **data, "judges": [phrases_judge()]}, origins=self._origins)
 
     def write(self, folder: Path, arguments: Mapping[str, Any]) -> None:
         """Write it beside the merge.
@@ -43,8 +66,11 @@ class MergeEvidence:
             folder: folder of the merged model or adapter, with all that belongs to it.
             arguments: what was merged and how, as `merge_config.json` has it.
         """
-        record = Record(folder, MERGE, self._digests)
-        record.state({"decisions": [], "suites": [], "tasks": [], "judges": []}, origins=self._origins)
+        if self._stated is None:
+            record = Record(folder, MERGE, self._digests)
+            record.state({"decisions": [], "suites": [], "tasks": [], "judges": []}, origins=self._origins)
+        else:
+            record = self._stated.copied_to(folder)
         models = {
             role: {"name": side.label, "weights": self._weights[role]} for role, side in self._sides.named().items()
         }
@@ -60,9 +86,10 @@ class MergeEvidence:
             "base": self._base(folder),
             "sha256": folder_weights(folder, self._digests),
         }
-        record.seal(
-            {RUN: dict(portable(run)), MEASURED: {**measured_content({}, record.statement_digest), "weights": weights}}
-        )
+        content = {**measured_content({}, record.statement_digest), "weights": weights}
+        if self.chosen is not None:
+            content["choice"] = portable(self.chosen)
+        record.seal({RUN: dict(portable(run)), MEASURED: content})
 
     def _base(self, folder: Path) -> str | None:
         """Return the weights of the base of a merge that is an adapter; None for a full model."""

@@ -5,7 +5,7 @@ adapter. Everything else is written as a full model, tensor by tensor: memory ho
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ def merge(
     push_to_hub: bool = False,
     hub_model_id: str | None = None,
     ignore_gate: bool = False,
+    evidence: MergeEvidence | None = None,
 ) -> Path:
     """Merge a tuned model back with the aligned one, and write a folder that `from_pretrained` loads; returns it.
 
@@ -70,6 +71,7 @@ def merge(
         push_to_hub: whether to upload the folder at once, unmeasured; needs `ignore_gate`.
         hub_model_id: Hub repository; by default the name of `output`.
         ignore_gate: whether to push what no gate has let through; its evidence says so.
+        evidence: evidence that a sweep has begun, of the same models; None begins its own.
 
     Raises:
         EvidenceError: when one of the models is not what its evidence says.
@@ -88,7 +90,7 @@ def merge(
     number, second = own_number(method, weight, threshold)
     sides, output = Sides.of(aligned, tuned, base, safe), Path(output)
     job = _Job(sides, method, MergeWeights.read(number, method), second, dtype, max_shard_size)
-    job.write(output, overwrite, evidence=True)
+    job.write(output, overwrite, lambda: evidence or MergeEvidence(sides))
     if push_to_hub:
         push_folder(output, hub_model_id or output.absolute().name, ignore_gate=True)
     return output
@@ -108,7 +110,7 @@ def write_merge(aligned: str, tuned: str, method: str, weight: float, output: Pa
         ValueError: when the models cannot be merged.
     """
     sides = Sides.of(aligned, tuned)
-    _Job(sides, method, MergeWeights.read(weight, method), None, None, "5GB").write(output, False, evidence=False)
+    _Job(sides, method, MergeWeights.read(weight, method), None, None, "5GB").write(output, False, lambda: None)
 
 
 @dataclass(frozen=True)
@@ -131,13 +133,13 @@ class _Job:
     dtype: str | None
     max_shard_size: str
 
-    def write(self, output: Path, overwrite: bool, *, evidence: bool) -> None:
-        """Write the merge into its folder, whole or not at all."""
+    def write(self, output: Path, overwrite: bool, evidence: Callable[[], MergeEvidence | None]) -> None:
+        """Write the merge into its folder, whole or not at all; its evidence is made once all sides are here."""
         dtype = output_dtype(self.dtype)
         self._check_sides(output)
         check_output(output, overwrite=overwrite)
         plan = open_merge(self.sides, self.method, self.threshold)
-        held = MergeEvidence(self.sides) if evidence else None
+        held = evidence()
         with complete_folder(output, overwrite=overwrite) as folder:
             plan.write(folder, self.numbers, dtype, _shard_size(self.max_shard_size) if plan.stem == MODEL else None)
             tokenizer = tokenizer_of(self.sides.tuned, self.sides.aligned)

@@ -106,15 +106,18 @@ class Sweep:
             folder: folder to write to; it is made where it is missing.
             arguments: what was merged and measured, as plain JSON values.
         """
+        write_json(folder / SWEEP_FILE, {**cleaned(arguments), **self.as_dict()})
+        with drawing():
+            self._draw(folder / CURVE_FILE, str(arguments.get("method", "")))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the bound, what it selected, and the scores at each weight, as plain JSON values."""
         points = [
             {self.number: p.weight, **{name: share.as_dict() for name, share in p.scores._asdict().items()}}
             for p in self.points
         ]
         selected = None if self.selected is None else self.selected.weight
-        said = {**cleaned(arguments), "max_asr": self.max_asr, "selected": selected, "points": points}
-        write_json(folder / SWEEP_FILE, said)
-        with drawing():
-            self._draw(folder / CURVE_FILE, str(arguments.get("method", "")))
+        return {"number": self.number, "max_asr": self.max_asr, "selected": selected, "points": points}
 
     def _draw(self, path: Path, title: str) -> None:
         from matplotlib.figure import Figure
