@@ -42,12 +42,14 @@ def check_start(chain: Chain, statement: Mapping[str, Any]) -> None:
             _STATEMENT,
             f"has bounds that were written at {stated['time']}, when the run had trained {first['step']} steps: they "
             "were not set before it.",
+            "Train from the beginning, in another `output_dir`, with bounds that are set before.",
         )
     if bounds and first["answers"]:
         raise Mismatch(
             _STATEMENT,
             f"has bounds that were written at {stated['time']}, when {first['answers']} answers were there already: "
-            "they were not set before. Measure into an empty `--output` with bounds that are set before.",
+            "they were not set before.",
+            "Measure into an empty `--output` with bounds that are set before.",
         )
 
 
@@ -69,7 +71,7 @@ def check_documents(
     kind = documents[_STATEMENT]["kind"]
     for path in (_RUN, _MEASURED, *([_COMPUTE] if kind == TRAINING else [])):
         if path not in documents:
-            raise Mismatch(path, "is missing. Restore it.")
+            raise Mismatch(path, "is missing.")
     measured = documents[_MEASURED]
     with as_written(_MEASURED):
         if measured["statement"] != statement:

@@ -40,7 +40,7 @@ def origin_of(role: str, name: str, weights: str | None, folder: Path, digests: 
         head = _head(files, folder, digests) if files else ""
     except Mismatch as error:
         raise EvidenceError(
-            f"The model '{name}' is not what its evidence says: {error} Restore that file, or remove the folder "
+            f"The model '{name}' is not what its evidence says: {error.fault} Restore that file, or remove the folder "
             f"'{folder / EVIDENCE}': the model then counts as one of which nothing is known."
         ) from error
     return known if not head else Origin(role, known.name, known.weights, head, files)

@@ -80,9 +80,13 @@ class Measured:
             if own != model.own:
                 continue
             if base and _is_known(model.base) and base != model.base:
-                raise Mismatch(name, f"is of this adapter on another base, {base}; its own is {model.base}.")
+                raise Mismatch(
+                    name,
+                    f"is of this adapter on another base, {base}; its own is {model.base}.",
+                    "Evaluate it on its own.",
+                )
             return
-        raise Mismatch(name, "has other weights on trial than those of this model.")
+        raise Mismatch(name, "has other weights on trial than those of this model.", "Evaluate this model.")
 
     def require_of(self, folder: Path, digests: Digests) -> str:
         """Check that an evaluation measured the weights in a folder, and return the name that they had in it.
@@ -115,8 +119,8 @@ class Measured:
                 return name
         raise Mismatch(
             _MEASURED,
-            f"is not of the weights in '{folder}': they are none of those that were measured. Measure them, with "
-            "`safe-sft evaluate --output`, or give the folder that was measured.",
+            f"is not of the weights in '{folder}': they are none of those that were measured.",
+            "Measure them, with `safe-sft evaluate --output`, or give the folder that was measured.",
         )
 
 
@@ -145,8 +149,8 @@ def check_base(folder: Path, base: str | None, digests: Digests) -> None:
     if now != base:
         raise Mismatch(
             _ADAPTER,
-            f"names the base '{name}', whose weights are {now}, and the adapter was measured on {base}. Measure it on "
-            "that base, with `safe-sft evaluate`, or restore the one that it was measured on.",
+            f"names the base '{name}', whose weights are {now}, and the adapter was measured on {base}.",
+            "Measure it on that base, with `safe-sft evaluate`, or restore the one that it was measured on.",
         )
 
 
@@ -167,8 +171,8 @@ def _check_links(folder: Path) -> None:
         if target is not None:
             raise Mismatch(
                 path.name,
-                f"is a link that leads out of '{folder}', to '{target}', where it can be changed without a trace. "
+                f"is a link that leads out of '{folder}', to '{target}', where it can be changed without a trace.",
                 "Copy the file into the folder, or give the folder that it leads to.",
             )
         if not path.exists():
-            raise Mismatch(path.name, f"is a link to '{path.resolve()}', where nothing is. Restore the file.")
+            raise Mismatch(path.name, f"is a link to '{path.resolve()}', where nothing is.", "Restore the file.")

@@ -160,7 +160,8 @@ class Record:
                 return None  # it begins anew
             raise EvidenceError(
                 f"The evidence in '{self.folder}' is damaged, so that the bounds of the first start are not known: "
-                f"{error or 'the manifest is empty.'} Restore it, or train from the beginning in another `output_dir`."
+                f"{getattr(error, 'fault', 'the manifest is empty.')} Restore it, or train from the beginning in "
+                "another `output_dir`."
             ) from error
 
     def _forget_the_end(self) -> None:

@@ -14,12 +14,19 @@ MOST_BYTES = 64 * 2**20
 _PIECE = 2**20
 #: Never follows a link, never waits for the other end of a pipe; a system may lack some of them.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+#: What to do about a file that is not as it was written.
+RESTORE = "Restore it from a copy as it was written, or measure the model anew with `safe-sft evaluate --output`."
 #: Characters of a name or a reason that are repeated.
 _LONGEST = 300
 
 
 class EvidenceError(ValueError):
     """Evidence that is missing, or cannot be written as it is asked for."""
+
+    @property
+    def fault(self) -> str:
+        """What is wrong, without what to do."""
+        return str(self)
 
 
 class Mismatch(EvidenceError):
@@ -28,11 +35,17 @@ class Mismatch(EvidenceError):
     Attributes:
         path: path of the file, in the folder.
         reason: what is wrong with it; the rest of a sentence that begins with the path.
+        remedy: what to do, in a sentence.
     """
 
-    def __init__(self, path: str, reason: str):
-        super().__init__(f"'{_short(path)}' {_short(reason)}")
-        self.path, self.reason = path, reason
+    def __init__(self, path: str, reason: str, remedy: str = RESTORE):
+        self.path, self.reason, self.remedy = path, reason, remedy
+        super().__init__(f"{self.fault} {remedy}")
+
+    @property
+    def fault(self) -> str:
+        """What is wrong, without what to do."""
+        return f"'{_short(self.path)}' {_short(self.reason)}"
 
 
 class FileDigest(NamedTuple):
@@ -67,7 +80,7 @@ def digest_file(path: Path, name: str, size: int | None = None) -> FileDigest:
             digest.update(piece)
             read += len(piece)
             if read > found:
-                raise Mismatch(name, "grows while it is read.")
+                raise Mismatch(name, "grows while it is read.", "Wait until nothing writes to it.")
     return FileDigest(read, digest.hexdigest())
 
 
@@ -100,7 +113,8 @@ def opened(path: Path, name: str) -> Iterator[Any]:
     except FileNotFoundError:
         raise Mismatch(name, "is missing.") from None
     except (OSError, ValueError) as error:
-        raise Mismatch(name, f"cannot be read ({getattr(error, 'strerror', None) or error}).") from error
+        why = getattr(error, "strerror", None) or error
+        raise Mismatch(name, f"cannot be read ({why}).", "Check its rights, or restore it.") from error
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
         raise Mismatch(name, "is no regular file.")

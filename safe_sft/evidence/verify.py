@@ -12,12 +12,15 @@ from ..storage.names import EVIDENCE
 from ..storage.writing import write_text
 from .agreement import check_documents, check_start
 from .chain import ACCEPTED, ATTACHED, EVALUATED, FILE, INPUT, MANIFEST, SEALED, STATED, Chain
-from .digests import Digests, is_weights
+from .digests import Digests
+from .faults import of_weights, remedy, strange
 from .measures import Measured
 from .record import DOCUMENTS, FORMAT, STATEMENT, now
 from .scope import EVALUATION, EVALUATIONS, INPUTS, KINDS, Found, is_held, is_text, look, path_fault
 from .strict import EvidenceError, FileDigest, Mismatch, as_written, parse_json, read_bytes
 
+_LET_IT_END = "Let the run end: the same command goes on where it was."
+_OTHER = "Verify it with the version of safe_sft that wrote it."
 #: Most models that a chain goes back, one made of the other.
 _DEEPEST = 32
 
@@ -127,7 +130,9 @@ class _Examination:
         kind = self._kind()
         found = look(self.folder, kind)
         if not self.chain.is_sealed:
-            raise Mismatch(MANIFEST, "is not complete: the run has not ended, or its last lines were cut off.")
+            raise Mismatch(
+                MANIFEST, "is not complete: the run has not ended, or its last lines were cut off.", _LET_IT_END
+            )
         absent = [entry["path"] for entry in self._newest(kind).values() if not self._compare(entry, found)]
         self._look_for_more(found)
         documents = {path: self._document(path) for path in DOCUMENTS if path in self.chain.files()}
@@ -175,11 +180,13 @@ class _Examination:
     def _other(self, place: str, head: str, what: str) -> Verified:
         """Examine the evidence of another folder, which lies in this one's."""
         if self.depth >= _DEEPEST:
-            raise Mismatch(place, f"goes back more than {_DEEPEST} models.")
+            raise Mismatch(
+                place, f"goes back more than {_DEEPEST} models.", "Begin a chain: remove the `evidence` of the oldest."
+            )
         try:
             other = _Examination(self.folder / place, alone=True, depth=self.depth + 1).verified()
         except Mismatch as error:
-            raise Mismatch(f"{place}/{error.path}", error.reason) from error
+            raise Mismatch(f"{place}/{error.path}", error.reason, error.remedy) from error
         except EvidenceError as error:
             raise Mismatch(place, f"holds no evidence, and {MANIFEST} says that it does.") from error
         if head not in (other.chain.sealed_head, other.chain.head):
@@ -196,9 +203,11 @@ class _Examination:
         statement = self._document(STATEMENT)
         with as_written(STATEMENT):
             if statement["format"] != FORMAT:
-                raise Mismatch(STATEMENT, f"has the format {statement['format']!r}. This version reads {FORMAT!r}.")
+                raise Mismatch(
+                    STATEMENT, f"has the format {statement['format']!r}. This version reads {FORMAT!r}.", _OTHER
+                )
             if statement["kind"] not in KINDS:
-                raise Mismatch(STATEMENT, f"is of a kind that is not known, {statement['kind']!r}.")
+                raise Mismatch(STATEMENT, f"is of a kind that is not known, {statement['kind']!r}.", _OTHER)
             return str(statement["kind"])
 
     def _newest(self, kind: str) -> dict[str, dict[str, Any]]:
@@ -227,18 +236,18 @@ class _Examination:
         path = entry["path"]
         for part in (path, *map(str, PurePosixPath(path).parents)):
             if part in found.strange:
-                raise _strange(part, found.strange[part])
+                raise strange(part, found.strange[part])
         if path not in found.files:
             if entry.get("stays") or (self.alone and not path.startswith(f"{EVIDENCE}/")):
                 return False
-            raise Mismatch(path, f"is missing.{_of_weights(path)}")
+            raise Mismatch(path, f"is missing.{of_weights(path)}")
         try:
             now = self._digests.of(self.folder / path, path, None if self._takes(path) else entry["size"])
         except Mismatch as error:
-            raise Mismatch(path, f"{error.reason}{_of_weights(path)}") from error
+            raise Mismatch(path, f"{error.reason}{of_weights(path)}", remedy(path)) from error
         if now != FileDigest(entry["size"], entry["sha256"]):
             if not self._takes(path):
-                raise Mismatch(path, f"was changed since the record was sealed.{_of_weights(path)}{_remedy(path)}")
+                raise Mismatch(path, f"was changed since the record was sealed.{of_weights(path)}", remedy(path))
             self.texts[path] = now
         return True
 
@@ -246,9 +255,9 @@ class _Examination:
         known = {MANIFEST, *self.chain.files()}
         for path in sorted({*found.strange, *found.files} - known):
             if path in found.strange:
-                raise _strange(path, found.strange[path])
+                raise strange(path, found.strange[path])
             if not self._takes(path):
-                raise Mismatch(path, f"was added since the record was sealed.{_remedy(path)}")
+                raise Mismatch(path, "was added since the record was sealed.", remedy(path, "Remove it."))
             self.texts[path] = self._digests.of(self.folder / path, path)
 
     def _takes(self, path: str) -> bool:
@@ -263,7 +272,7 @@ def _read_chain(folder: Path) -> Chain:
         raise EvidenceError(f"The folder '{folder}' does not exist (looked in {Path.cwd()}). Check the path.")
     for part in ("evidence", MANIFEST):
         if (folder / part).is_symlink():
-            raise _strange(part, "link")
+            raise strange(part, "link")
     if not (folder / MANIFEST).exists():
         raise EvidenceError(
             f"The folder '{folder}' has no {MANIFEST}. `safe-sft train` writes one, and `safe-sft evaluate` with "
@@ -278,16 +287,3 @@ def _read_chain(folder: Path) -> Chain:
 def _own(weights: str) -> str:
     """Return the weights of an adapter without those of its base; those of a model as they are."""
     return weights.split(" + ")[-1]
-
-
-def _strange(path: str, what: str) -> Mismatch:
-    remedy = " Links are not followed: copy the files, or `hf download REPO --local-dir FOLDER`." * (what == "link")
-    return Mismatch(path, f"is a {what}, and no file.{remedy}")
-
-
-def _of_weights(path: str) -> str:
-    return " The weights are not those that were measured." if is_weights(path) else ""
-
-
-def _remedy(path: str) -> str:
-    return " If that is meant: `safe-sft verify FOLDER --accept_texts`." if is_text(path) else ""

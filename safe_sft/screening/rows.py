@@ -117,7 +117,7 @@ def tokenize(
         request = prompt_token_ids(processing_class, exchange.request, own)
         whole = tokenize_row(processing_class, SafetyRow(*_of_one_form(exchange)), max_length, own)
     except ValueError as error:
-        raise ValueError(f"{where} cannot be rendered. {error}") from error
+        raise ValueError(f"{where} cannot be rendered. {error} Mend the row, or remove it.") from error
     fits = len(request) + ROOM <= max_length and whole.supervised_tokens
     return TokenizedExchange(whole, request) if fits else None
 

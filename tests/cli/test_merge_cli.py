@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from safe_sft.cli import merge as command
 from safe_sft.cli.command import underscored
+from safe_sft.evidence import EvidenceError, Mismatch, verify
+from safe_sft.hub.decision import PushRefused, require_pushable
 from safe_sft.merging.sweep import right_answers
+from tests.evidence.derived import make_merge, weights_of
+from tests.evidence.folders import rewrite
 from tests.merging.helpers import saved
 
 RUN = """
@@ -80,6 +85,35 @@ def test_sweep_selects_and_merges(models, task, rows, capsys):
     assert (task / "sweep" / "sweep.png").is_file()
     assert json.loads((task / "best" / "merge_config.json").read_text())["weight"] == content["selected"]
     assert "Merge weights" in capsys.readouterr().out
+    found = verify(task / "best")
+    assert [one["limit"] for one in found.documents["evidence/statement.json"]["decisions"]] == [1]
+    choice = found.documents["evidence/measured.json"]["choice"]
+    assert (choice["selected"], choice["points"]) == (content["selected"], content["points"])
+    assert not (task / "sweep" / "evidence").exists()
+    with pytest.raises(PushRefused, match="was merged, which measures nothing"):  # estimates are no gate
+        require_pushable(task / "best")
+    other = {"selected": 0.5 - content["selected"]}
+    rewrite(task / "best", "evidence/measured.json", lambda c: c["choice"].update(other))
+    with pytest.raises(Mismatch, match="has a choice that its numbers, or what was merged, do not bear out"):
+        verify(task / "best")
+
+
+def test_a_merge_goes_on_from_the_evidence_of_its_sides(models, tmp_path):
+    sides = {"aligned": Path(models[1]), "tuned": Path(models[3])}
+    copies = {role: shutil.copytree(path, tmp_path / role) for role, path in sides.items()}
+    make_merge(copies["tuned"])
+    words = ["--aligned", copies["aligned"], "--tuned", copies["tuned"], "--weight", 0.5]
+    assert run(*words, "--output", tmp_path / "m") == 0
+    found = verify(tmp_path / "m")
+    roles = {entry["role"]: (entry["head"], entry["weights"]) for entry in found.chain.of("input")}
+    assert roles["aligned"] == ("", weights_of(copies["aligned"]))
+    assert roles["tuned"] == (found.inputs["tuned"].chain.head, weights_of(copies["tuned"]))
+    assert found.documents["evidence/run.json"]["merge"]["weight"] == 0.5
+    assert found.measured.models == ()
+    (copies["tuned"] / "model.safetensors").write_bytes(b"another")
+    with pytest.raises(EvidenceError, match="is of other weights than those in this folder"):
+        run(*words, "--output", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_right_answers_start_with_the_completion(models, task, monkeypatch):

@@ -1,17 +1,21 @@
 """Real runs of a tiny model: evidence of training, from Python and from the command line, and of evaluations."""
 
+import copy
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
-from trl import ModelConfig
+from trl import ModelConfig, SFTTrainer
 
 from safe_sft.cli.main import main
-from safe_sft.evaluation import Bounds, SafetyReport, Suite
+from safe_sft.evaluation import Bounds, Check, SafetyReport, Suite
 from safe_sft.evaluation.evaluate import Case, Evaluation, ModelSpec, SafetyResult
 from safe_sft.evaluation.judges import RefusalPhrases, Verdict
+from safe_sft.evaluation.output.results import results
 from safe_sft.evidence import EvidenceError, Mismatch, verify
-from safe_sft.hub.push import push_folder
+from safe_sft.hub.facts import CardContent
+from safe_sft.hub.push import PushRefused, push_folder
 from safe_sft.planning import Rows, make_plan
 from safe_sft.run.evidence import RunEvidence
 from tests.cli.test_cli import RECIPE
@@ -101,6 +105,42 @@ def test_a_gate_without_evidence_is_not_pushed(trained, tmp_path):
     (folder / "safety.json").write_text(json.dumps({"gate": {"passed": True, "checks": []}}))
     with pytest.raises(EvidenceError, match=r"has passed a gate, .* and there is no evidence for it"):
         push_folder(folder, "me/m")
+
+
+def test_the_trainer_pushes_what_the_command_would(trained, monkeypatch):
+    folder, trainer = trained
+    monkeypatch.setattr(SFTTrainer, "push_to_hub", lambda self, *_, **__: "pushed")
+    assert trainer.push_to_hub() == "pushed"  # saved once more, and the same
+    verify(folder)
+    weight = next(parameter for parameter in trainer.model.parameters() if parameter.requires_grad)
+    weight.data += 1
+    with pytest.raises(EvidenceError, match="The weights are not those that were measured"):
+        trainer.push_to_hub()
+    with pytest.raises(EvidenceError, match="is not what its evidence says"):
+        push_folder(folder, "me/m")
+    weight.data -= 1
+    monkeypatch.setattr(trainer, "args", replace_output(trainer.args, folder.parent / "without"))
+    assert trainer.push_to_hub() == "pushed"  # no gate was set: as TRL does
+    check = Check("max_asr", "after", 0.05, 0.5, False, "ASR 0.5.")
+    monkeypatch.setattr(trainer, "card", CardContent(measured=results(evaluation(0.5), [check])))
+    with pytest.raises(PushRefused, match=r"failed its safety gate: max_asr \(after\): ASR 0\.5\."):
+        trainer.push_to_hub()
+    assert trainer.push_to_hub(ignore_gate=True) == "pushed"
+    passed = results(evaluation(0.0), [replace(check, passed=True)])
+    trainer.card = CardContent(measured=passed)
+    with pytest.raises(EvidenceError, match="and there is no evidence for it"):
+        trainer.push_to_hub()
+    other = [{"name": "after", "weights": "sha256:" + "1" * 64}]
+    trainer.card = CardContent(measured={**results(evaluation(0.0)), "models": other})
+    with pytest.raises(EvidenceError, match="are of other weights than those there"):
+        trainer.push_to_hub()
+
+
+def replace_output(args, folder):
+    """The same settings, for another folder."""
+    args = copy.copy(args)
+    args.output_dir = str(folder)
+    return args
 
 
 def test_the_command_line_writes_it_and_a_resumed_run_keeps_it(data, tmp_path, capsys):

@@ -118,11 +118,16 @@ def test_a_merge_goes_to_the_hub(hub, run_at, tmp_path):
         make_model(seed).save_pretrained(tmp_path / name)
         make_tokenizer().save_pretrained(tmp_path / name)
     sides = ("--aligned", str(tmp_path / "aligned"), "--tuned", str(tmp_path / "tuned"))
-    done = run_at("merge", *sides, "--weight", "0.5", "--output", str(tmp_path / "mine"), "--push_to_hub")
+    unmeasured = ("--push_to_hub", "--ignore_gate")
+    refused = run_at("merge", *sides, "--weight", "0.5", "--output", str(tmp_path / "mine"), "--push_to_hub")
+    assert refused.returncode == 2
+    assert "pushes a merge that no gate has let through" in refused.stderr
+    assert not (tmp_path / "mine").exists()
+    done = run_at("merge", *sides, "--weight", "0.5", "--output", str(tmp_path / "mine"), *unmeasured)
     assert done.returncode == 0, done.stderr
     assert {"README.md", "merge_config.json", "model.safetensors", "tokenizer.json"} <= set(hub.repos["me/mine"].files)
     hub.troubles.append(Trouble("/repos/create", 403))
-    again = ("--weight", "0.5", "--output", str(tmp_path / "mine"), "--overwrite", "--push_to_hub")
+    again = ("--weight", "0.5", "--output", str(tmp_path / "mine"), "--overwrite", *unmeasured)
     refused = run_at("merge", *sides, *again)
     assert refused.returncode == 2
     assert f"safe-sft push {tmp_path / 'mine'} --repo mine" in refused.stderr

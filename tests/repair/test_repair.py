@@ -1,6 +1,7 @@
 """A model that was made to comply is repaired, by training and by merging; what costs too much is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from safe_sft.cli.repair import main
+from safe_sft.evidence import EvidenceError, verify
 from safe_sft.hub import failed_checks, read_safety
+from safe_sft.hub.decision import PushRefused, require_pushable
 from safe_sft.repair import Training
 from tests.repair.conftest import BAD, write_rows
 
@@ -102,6 +105,36 @@ def test_the_weight_of_the_merge_is_kept(repaired):
     assert 0 < merged["weight"] < 1
 
 
+@pytest.mark.parametrize("name", ["adapter", "full", "merged"])
+def test_its_evidence_goes_on_from_the_two_models_and_lets_it_be_pushed(repaired, name, world, tmp_path):
+    found = verify(repaired[name])
+    assert found.kind == "repair"
+    roles = {entry["role"]: entry["weights"] for entry in found.chain.of("input")}
+    base = roles["aligned"]
+    assert base == found.documents["evidence/run.json"]["models"]["aligned"]["weights"]
+    assert found.measured.base == (None if name == "full" else base)
+    assert dict(found.measured.models) == {
+        "aligned": base,
+        "before": roles["model"],
+        "after": found.measured.own if name == "full" else f"{base} + {found.measured.own}",
+    }
+    assert {one["bound"] for one in found.documents["evidence/statement.json"]["decisions"]} >= {
+        "max_asr",
+        "max_unusable",
+    }
+    assert found.documents["evidence/statement.json"]["task_rows"]["n"] == 12
+    compute = found.documents["evidence/compute.json"]
+    assert (compute["flop"] == 0) is (name == "merged")
+    assert len((repaired[name] / "_answers.jsonl").read_text().splitlines()) == 3 * 40
+    assert str(world) not in "".join(path.read_text() for path in (repaired[name] / "evidence").iterdir())
+    require_pushable(repaired[name])
+    copy = shutil.copytree(repaired[name], tmp_path / "copy")
+    file = next(copy.glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(EvidenceError, match="The weights are not those that were measured"):
+        require_pushable(copy)
+
+
 def test_utility_below_its_bound_is_refused_and_nothing_is_written(world, capsys):
     flags = asked(world, max_task_loss_increase=0.01)
     assert main([str(world / "adapter"), "--output", str(world / "no"), *flags, "--halvings", "2"]) == 1
@@ -119,6 +152,11 @@ def test_utility_below_its_bound_is_refused_and_nothing_is_written(world, capsys
     assert read_safety(world / "no")["repair"]["way"] in said
     others = read_safety(world / "no")["repair"]["others"]
     assert len(others) == 1  # the way that costs more utility
+    # These bounds were not set before: no gate is shown, and an evaluation has to decide.
+    assert "These bounds are new, and" in said
+    assert verify(world / "no").measured.gate is None
+    with pytest.raises(PushRefused, match="with bounds that were set when answers were there already"):
+        require_pushable(world / "no")
 
 
 def test_a_killed_repair_goes_on_and_ends_alike(world, monkeypatch):

@@ -143,7 +143,10 @@ def measure_task_loss(
     tokenizer = text_tokenizer(processing_class)
     rows = [found for row in task.rows if (found := _tokenized(processing_class, row, task)).supervised_tokens]
     if not rows:
-        raise ValueError(f"None of the {len(task.rows)} rows of '{task.source}' has an answer whose loss is measured.")
+        raise ValueError(
+            f"None of the {len(task.rows)} rows of '{task.source}' has an answer whose loss is measured. Give rows "
+            "that have one, within the length that a row is cut to."
+        )
     head, sums = LogitHead.of(model).gathered(), [0.0] * len(rows)
     device = next(model.parameters()).device
     with without_dropout(model):

@@ -134,7 +134,7 @@ def test_the_report_is_there_though_it_cannot_be_printed(tmp_path, monkeypatch):
         raise BrokenPipeError
 
     monkeypatch.setattr("safe_sft.evaluation.output.tables.print_evaluation", fails)
-    evidence = EvaluationEvidence(tmp_path, Bounds(), Asked((), (), ()), [], Settings())
+    evidence = EvaluationEvidence(tmp_path, [], Bounds(), Asked((), (), ()), [], Settings())
     evidence.begin(AnswerStore(tmp_path / "cache"))
     made = evaluation(result("m", "cr")), evidence
     monkeypatch.setattr("safe_sft.cli.evaluate._evaluate", lambda args, bounds: made)
