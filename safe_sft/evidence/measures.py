@@ -115,7 +115,7 @@ class Measured:
         for name, weights in self.models:
             base, _, found = weights.rpartition(" + ")
             if found == own:
-                check_base(folder, base or None, digests)
+                check_base(folder, base or None, digests, by_name=True)
                 return name
         raise Mismatch(
             _MEASURED,
@@ -124,13 +124,14 @@ class Measured:
         )
 
 
-def check_base(folder: Path, base: str | None, digests: Digests) -> None:
+def check_base(folder: Path, base: str | None, digests: Digests, *, by_name: bool = False) -> None:
     """Check that the base which an adapter names is the one that it was measured on, as far as it is here.
 
     Args:
         folder: folder of the adapter; that of a model is not looked at.
         base: weights of the base that it was measured on; None where that is not known.
         digests: digests of files that are known already.
+        by_name: whether one of the Hub, too, has to be the one that was measured, by its name.
 
     Raises:
         Mismatch: when it is another.
@@ -142,7 +143,7 @@ def check_base(folder: Path, base: str | None, digests: Digests) -> None:
         name = str(config["base_model_name_or_path"])
     if Path(name).is_dir():
         now = folder_weights(Path(name), digests)
-    elif str(base).startswith(f"{name}@") or _is_path(name):
+    elif not by_name or str(base).startswith(f"{name}@") or _is_path(name):
         return  # the one of the Hub that was measured, or a folder of another machine
     else:
         now = "those of the Hub"

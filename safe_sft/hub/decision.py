@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..evidence import EVALUATION, MERGE, REPAIR, EvidenceError, Verified, verify
+from ..evidence import EVALUATION, MERGE, REPAIR, EvidenceError, Mismatch, Verified, accept_texts, verify
 from ..evidence.digests import Digests, folder_weights
 from ..evidence.measures import check_base
 from ..evidence.record import has_record, note_ignored_gate
+from ..storage.names import CARD
 from .merge_card import MERGE_CONFIG
 from .results import AFTER, MERGED
 from .safety import SAFETY_FILE, failed_checks, read_safety
@@ -18,7 +19,11 @@ class PushRefused(ValueError):
 
 
 def require_pushable(
-    folder: str | Path, *, ignore_gate: bool = False, claims: Mapping[str, Any] | None = None
+    folder: str | Path,
+    *,
+    ignore_gate: bool = False,
+    claims: Mapping[str, Any] | None = None,
+    wrote_card: bool = False,
 ) -> None:
     """Let a model through, or say why not; the command and the trainer both ask here.
 
@@ -29,7 +34,8 @@ def require_pushable(
     Args:
         folder: folder of the model, with all that would be uploaded.
         ignore_gate: whether to let a model through that no gate has; its evidence says so.
-        claims: numbers that its card is going to say, instead of those of `safety.json`; None for those.
+        claims: numbers that its card says, beside those of `safety.json`; None for no others.
+        wrote_card: whether the caller has just written the card anew, so that another text of it is no fault.
 
     Raises:
         EvidenceError: when the model is not what its evidence says, or what its numbers are of.
@@ -44,7 +50,7 @@ def require_pushable(
             f"The model in '{path}' failed its safety gate: {' '.join(failed)} Push it anyway with `--ignore_gate`; "
             "its card says that it failed."
         )
-    record = _verified(path) if has_record(path) else None
+    record = _verified(path, wrote_card) if has_record(path) else None
     for numbers in (found, claims or {}):
         _check_numbers(path, numbers)
     if record is None:
@@ -88,9 +94,15 @@ def _without_evidence(path: Path, measured: Mapping[str, Any], ignore_gate: bool
         )
 
 
-def _verified(path: Path) -> Verified:
+def _verified(path: Path, wrote_card: bool) -> Verified:
     try:
-        found = verify(path)
+        try:
+            found = verify(path)
+        except Mismatch as error:
+            if not (wrote_card and error.path == CARD):
+                raise
+            accept_texts(path)
+            found = verify(path)
         if found.kind != EVALUATION:
             check_base(path, found.measured.base, Digests())
     except EvidenceError as error:

@@ -125,7 +125,11 @@ class HubTrainer(SFTTrainer, ABC):
         """
         args = self.args
         decide = partial(
-            require_pushable, str(args.output_dir), ignore_gate=ignore_gate, claims=self.card.measured or {}
+            require_pushable,
+            str(args.output_dir),
+            ignore_gate=ignore_gate,
+            claims=self.card.measured or {},
+            wrote_card=True,
         )
         with self.deployed(), self._deciding(decide):
             if not args.push_to_hub:  # then the repository is created first, and that may fail

@@ -69,9 +69,10 @@ def make_evaluation_of(folder: Path, model: Path, passed: bool = True, weights: 
     """An evaluation of a model with a gate; `first` is a model that it is compared with."""
     folder.mkdir(parents=True, exist_ok=True)
     record = Record(folder, EVALUATION, clock=clock())
-    found = origin("after", model)
-    origins = [found] if found.head else []
-    record.state({"decisions": BOUNDS, "suites": [{"name": "s", "n": 4}]}, origins=others.get("origins", origins))
+    if "origins" not in others:
+        found = origin("after", model)
+        others["origins"] = [found] if found.head else []
+    record.state({"decisions": BOUNDS, "suites": [{"name": "s", "n": 4}]}, origins=others["origins"])
     weights = weights or weights_of(model)
     (folder / "answers.jsonl").write_text(answers(weights))
     (folder / "results.json").write_text("{}")

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from safe_sft.cli.main import main
 from safe_sft.evidence import EvidenceError, Mismatch, attach, verify
 from safe_sft.evidence.chain import MANIFEST
+from safe_sft.evidence.digests import Digests, folder_weights
 from safe_sft.evidence.verify import _Examination
 from safe_sft.hub.decision import PushRefused, require_pushable
 
@@ -195,6 +197,23 @@ def test_an_adapter_on_another_base(tmp_path, adapter, capsys):
     require_pushable(adapter)
     (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "safe")}))
     assert "are of other weights" in refused(adapter) or "'adapter_config.json' was changed" in refused(adapter)
+
+
+@pytest.mark.parametrize(
+    ("base", "named", "is_refused"),
+    [
+        ("me/base@" + "a" * 40, "me/base", False),
+        ("me/safe@" + "a" * 40, "me/base", True),
+        ("sha256:" + "1" * 64, "me/base", True),  # of a folder that stood in for it
+        ("sha256:" + "1" * 64, "/of/another/machine", False),
+    ],
+)
+def test_a_base_of_the_hub_is_told_by_its_name(tmp_path, base, named, is_refused):
+    adapter = make_weights(tmp_path / "adapter", b"adapter", named)
+    own = folder_weights(adapter, Digests())
+    evaluation = make_evaluation_of(tmp_path / "e", adapter, weights=f"{base} + {own}", origins=[])
+    with pytest.raises(Mismatch, match="names the base") if is_refused else nullcontext():
+        verify(evaluation, adapter)
 
 
 def test_every_file_of_an_evidence_that_others_go_on_from(tmp_path, merged):
