@@ -3,7 +3,8 @@
     python benchmarks/merge.py [--gigabytes 1] [--dtype bfloat16] [--threads 1]
 
 A merge reads two checkpoints and writes one; a copy reads one and writes one. Both are compared by the bytes that they
-move. The files are in the page cache, so this is the machine's memory and not its disk.
+move; the evidence of a merge, which reads all files once more, is not in it. The files are in the page cache, so
+this is the machine's memory and not its disk.
 """
 
 import argparse
@@ -20,20 +21,20 @@ MERGE = """
 import shutil, sys, time
 from pathlib import Path
 import torch
-from safe_sft.merging import merge
+from safe_sft.merging.merge import write_merge
 
 def resident(field):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field)) * 1024
 
 aligned, tuned, small, output, threads, runs = sys.argv[1:]
 torch.set_num_threads(int(threads))
-merge(small, small, "linear", 0.5, output)
+write_merge(small, small, "linear", 0.5, Path(output))
 Path("/proc/self/clear_refs").write_text("5")
 before, times = resident("VmRSS"), []
 for _ in range(int(runs)):
     shutil.rmtree(output)
     start = time.perf_counter()
-    merge(aligned, tuned, "linear", 0.6, output, max_shard_size="256MiB")
+    write_merge(aligned, tuned, "linear", 0.6, Path(output), "256MiB")
     times.append(time.perf_counter() - start)
 print(resident("VmHWM") - before, *times)
 """

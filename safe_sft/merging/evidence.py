@@ -21,6 +21,7 @@ class MergeEvidence:
 
     Args:
         sides: the models and adapters, which are here as far as the merge reads them.
+        begins: whether a chain begins here, whatever evidence the sides have.
 
     Attributes:
         chosen: how a sweep chose the weight, as plain JSON values; None where none did.
@@ -29,16 +30,19 @@ class MergeEvidence:
         EvidenceError: when one of them is not what its evidence says.
     """
 
-    def __init__(self, sides: Sides):
+    def __init__(self, sides: Sides, *, begins: bool = False):
         self._digests = Digests()
         self._sides = sides
         self._known: dict[str, str] = {}
         self._stated: Record | None = None
         self.chosen: Mapping[str, Any] | None = None
         self._weights = {role: self._weights_of(side) for role, side in sides.named().items()}
-        self._origins: list[Origin] = [
-            origin_of(role, side.label, self._weights[role], side.folder, self._digests)
-            for role, side in sides.named().items()
+        named = [(role, side, self._weights[role]) for role, side in sides.named().items()]
+        self._origins = [
+            Origin(role, str(portable(side.label)), weights)
+            if begins
+            else origin_of(role, side.label, weights, side.folder, self._digests)
+            for role, side, weights in named
         ]
 
     def begin(self, folder: Path, max_asr: float, data: Mapping[str, Any]) -> None:

@@ -96,7 +96,9 @@ def merge(
     return output
 
 
-def write_merge(aligned: str, tuned: str, method: str, weight: float, output: Path) -> None:
+def write_merge(
+    aligned: str, tuned: str, method: str, weight: float, output: Path, max_shard_size: str = "5GB"
+) -> None:
     """Merge two models for a caller that writes the evidence of it, or that only looks at the result.
 
     Args:
@@ -105,12 +107,15 @@ def write_merge(aligned: str, tuned: str, method: str, weight: float, output: Pa
         method: a method that needs no other model.
         weight: 0 is aligned, 1 is tuned.
         output: folder to write; it appears when it is complete.
+        max_shard_size: largest size of a file of a full model.
 
     Raises:
         ValueError: when the models cannot be merged.
     """
     sides = Sides.of(aligned, tuned)
-    _Job(sides, method, MergeWeights.read(weight, method), None, None, "5GB").write(output, False, lambda: None)
+    _Job(sides, method, MergeWeights.read(weight, method), None, None, max_shard_size).write(
+        output, False, lambda: None
+    )
 
 
 @dataclass(frozen=True)

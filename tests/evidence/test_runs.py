@@ -13,13 +13,15 @@ from safe_sft.evaluation import Bounds, Check, SafetyReport, Suite
 from safe_sft.evaluation.evaluate import Case, Evaluation, ModelSpec, SafetyResult
 from safe_sft.evaluation.judges import RefusalPhrases, Verdict
 from safe_sft.evaluation.output.results import results
-from safe_sft.evidence import EvidenceError, Mismatch, verify
+from safe_sft.evidence import EvidenceError, Mismatch, attach, verify
+from safe_sft.hub.decision import require_pushable
 from safe_sft.hub.facts import CardContent
 from safe_sft.hub.push import PushRefused, push_folder
 from safe_sft.planning import Rows, make_plan
 from safe_sft.run.evidence import RunEvidence
 from tests.cli.test_cli import RECIPE
 from tests.conftest import make_model, make_tokenizer, make_trainer, safety_rows, task_rows
+from tests.hub.test_training import make_refusing
 
 COMPUTE, MEASURED, RUN, STATEMENT = (f"evidence/{name}.json" for name in ("compute", "measured", "run", "statement"))
 
@@ -181,6 +183,26 @@ def test_a_merge_has_evidence_of_its_own(data, tmp_path):
     weights = [found.documents[MEASURED]["weights"] for found in both]
     assert [one["model"] for one in weights] == ["after", "merged"]
     assert weights[0]["sha256"] != weights[1]["sha256"]
+
+
+def test_a_merge_is_pushed_once_it_was_evaluated(data, tmp_path, capsys):
+    make_refusing(tmp_path / "tuned")
+    make_refusing(tmp_path / "aligned")
+    merged, words = str(tmp_path / "m"), ["--aligned", str(tmp_path / "aligned"), "--tuned", str(tmp_path / "tuned")]
+    assert main(["merge", *words, "--weight", "0.5", "--output", merged]) == 0
+    with pytest.raises(PushRefused, match="was merged, which measures nothing"):
+        require_pushable(merged)
+    (tmp_path / "p.jsonl").write_text("\n".join(json.dumps({"prompt": f"evil {i}"}) for i in range(40)))
+    words = ["evaluate", "--model", merged, "--prompts", str(tmp_path / "p.jsonl"), "--max_new_tokens", "3"]
+    assert main([*words, "--max_asr", "0.1", "--output", str(tmp_path / "e")]) == 0
+    assert [entry["head"] for entry in verify(tmp_path / "e").chain.of("input")] == [verify(merged).chain.sealed_head]
+    assert main(["verify", str(tmp_path / "e"), "--model", merged]) == 0
+    attach(merged, tmp_path / "e")
+    require_pushable(merged)
+    assert main([*words, "--max_asr", "0.01", "--output", str(tmp_path / "e2")]) == 1  # 40 prompts cannot show it
+    attach(merged, tmp_path / "e2")
+    with pytest.raises(PushRefused, match="did not pass the gate"):
+        require_pushable(merged)
 
 
 def test_an_evaluation(data, tmp_path, capsys):

@@ -6,8 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from safe_sft.evidence import verify
 from safe_sft.importance.file import Importance, Provenance
 from tests.conftest import make_model, make_tokenizer
+from tests.evidence.derived import make_evaluation_of, make_merge
 
 from .server import Trouble
 
@@ -132,6 +134,21 @@ def test_a_merge_goes_to_the_hub(hub, run_at, tmp_path):
     assert refused.returncode == 2
     assert f"safe-sft push {tmp_path / 'mine'} --repo mine" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_merge_with_an_evaluation_that_has_a_gate(hub, run_at, tmp_path):
+    folder = make_merge(model(tmp_path / "m"))
+    assert run_at("push", str(folder), "--repo", "me/m").returncode == 1
+    assert hub.requests == []
+    done = run_at(
+        "push", str(folder), "--repo", "me/m", "--evaluation", str(make_evaluation_of(tmp_path / "e", folder))
+    )
+    assert done.returncode == 0, done.stderr
+    assert "evidence/evaluations/1/evidence/measured.json" in hub.repos["me/m"].files
+    for name, content in hub.repos["me/m"].files.items():
+        (tmp_path / "down" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "down" / name).write_bytes(content)
+    assert verify(tmp_path / "down").evaluations[0].measured.passed
 
 
 def test_importance_goes_and_comes_back_by_name(hub, run_at, tmp_path):
