@@ -6,7 +6,7 @@ from ..storage.names import EVIDENCE
 from ..storage.writing import write_bytes, write_text
 from .chain import ATTACHED, EVALUATED, INPUT, MANIFEST
 from .digests import Digests
-from .record import now
+from .record import has_record, now
 from .scope import EVALUATION, EVALUATIONS
 from .strict import EvidenceError, digest_file, read_bytes
 from .verify import Verified, verify
@@ -26,7 +26,13 @@ def attach(folder: str | Path, evaluation: str | Path) -> bool:
         EvidenceError: when one of the two does not match, is none, or the evaluation is of another model.
     """
     folder, source = Path(folder), Path(evaluation)
-    model, measured = verify(folder), verify(source)
+    measured = verify(source)
+    if not has_record(folder):
+        raise EvidenceError(
+            f"The model in '{folder}' has no evidence that the evaluation '{source}' could be added to. Leave "
+            "`--evaluation` out, or write evidence: `safe-sft train`, `repair` and `merge` do."
+        )
+    model = verify(folder)
     _check(model, measured, folder, source)
     head = measured.chain.sealed_head
     if any(one.chain.sealed_head == head for one in model.evaluations):

@@ -227,6 +227,8 @@ WORDS = [
     ("push {good}/task.jsonl --repo me/model", "{good}/task.jsonl", "Check the path"),
     ("push {here} --repo me/model", "{here}", "Give one that"),
     ("push {good}/model", "--repo", "required"),
+    (f"{PUSH} --evaluation ./nowhere", "'nowhere'", "Check the path"),
+    (f"{MERGE} --push_to_hub", "`--push_to_hub`", "or add `--ignore_gate`"),
     ("push {good}/model --repo a/b/c", "a/b/c", "must be in the form"),
     ("push {good}/model --repo ", "--repo", "expected one argument"),
     ("experiment", "--config", "required"),

@@ -118,6 +118,13 @@ def test_a_merge_without_evidence_is_not_let_through_by_removing_it(merged):
     require_pushable(merged, ignore_gate=True)
 
 
+def test_an_evaluation_of_a_model_without_evidence(tmp_path):
+    model = make_weights(tmp_path / "m")
+    with pytest.raises(EvidenceError, match=r"has no evidence that the evaluation .* could be added to\. Leave"):
+        attach(model, make_evaluation_of(tmp_path / "e", model))
+    require_pushable(model)
+
+
 def test_a_gate_without_a_bound_of_safety_lets_nothing_through(tmp_path, merged):
     evaluation = make_evaluation_of(tmp_path / "e", merged)
     rewrite(evaluation, STATEMENT, lambda c: c["decisions"][0].update(bound="max_utility_drop"))
