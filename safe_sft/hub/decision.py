@@ -107,8 +107,8 @@ def _verified(path: Path, wrote_card: bool) -> Verified:
             check_base(path, found.measured.base, Digests())
     except EvidenceError as error:
         raise EvidenceError(
-            f"The model in '{path}' is not what its evidence says: {error.fault} Restore the file, or remove "
-            "`evidence` to push what is there without it."
+            f"The model in '{path}' is not what its evidence says: {error} Or remove its folder `evidence`, to push "
+            "what is there without it."
         ) from error
     if found.kind == EVALUATION:
         raise EvidenceError(
