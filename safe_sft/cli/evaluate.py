@@ -150,11 +150,12 @@ def _evaluate(args: argparse.Namespace, bounds: "Bounds") -> "tuple[Evaluation, 
     from ..evaluation.evaluate import evaluate_models
     from ..evaluation.output.evidence import EvaluationEvidence
     from ..evaluation.utility.task_loss import task_rows
-    from ..storage.folders import require_folder
+    from ..storage.folders import require_apart, require_folder
 
+    models, judges = _models(args), judges_of(args)
     if args.output:
         require_folder(args.output, "--output")
-    models, judges = _models(args), judges_of(args)
+        require_apart(args.output, "--output", [name for spec in models for name in (spec.path, spec.adapter)])
     asked = asked_of(args)
     store = evidence = None
     if args.output:

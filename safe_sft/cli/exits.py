@@ -31,6 +31,8 @@ DEBUG = "SAFE_SFT_DEBUG"
 #: Packages whose errors say value, reason and remedy, or what is wrong with a file or the network. They are given by
 #: name, since none of them is imported before it is needed.
 _SPEAKING = {"safe_sft", "yaml", "jinja2", "safetensors", "huggingface_hub", "httpx", "requests"}
+#: Characters of a message; of a longer one, what is between its first and its last words is left out.
+_LONGEST = 4000
 
 
 class Status(IntEnum):
@@ -64,8 +66,9 @@ def say_error(command: str, error: BaseException | str) -> None:
 
 
 def _one_line(text: object) -> str:
-    """Return a text in one line, without secrets and control characters."""
-    return plain(clean_text(" ".join(str(text).split())))
+    """Return a text in one line of bounded length, without secrets and control characters."""
+    line = plain(clean_text(" ".join(str(text).split())))
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
 
 
 def _end_progress_bars() -> None:

@@ -69,22 +69,26 @@ def run(args: argparse.Namespace) -> int:
         ValueError: when the experiment, or a recipe of it, cannot be used.
     """
     from ..experiments.grid import read_experiment
+    from ..experiments.refusals import folders_of
     from ..experiments.runs import distinct_runs, share_of
-    from ..storage.folders import require_folder
+    from ..experiments.slurm import slurm_parameters
+    from ..storage.folders import require_apart, require_folder
 
     if args.index is not None and args.index >= args.count:
         raise ValueError(f"`--index {args.index}` is no share of `--count {args.count}`. Count from 0.")
+    parameters = None if args.slurm is None else slurm_parameters(args.slurm)
     experiment = read_experiment(args.config, quick=args.quick)
     root = Path(args.output or experiment.output or f"outputs/{experiment.name.removesuffix('-quick')}")
     root = root / "quick" if args.quick else root
     require_folder(root, "--output")
     runs = distinct_runs(experiment.cells)
     _check(runs, args.config)
+    require_apart(root, "--output", dict.fromkeys(folder for run in runs for folder in folders_of(run)))
     mine = runs if args.count is None else share_of(runs, args.index, args.count)
     if args.dry_run:
         return _dry_run(experiment, mine, root)
-    if args.slurm is not None:
-        return _submit(args, root)
+    if parameters is not None:
+        return _submit(args, root, parameters)
     return _do(args, experiment, runs, mine, root)
 
 
@@ -94,7 +98,7 @@ def _check(runs: "list[Run]", path: str) -> None:
     Raises:
         ValueError: for the first recipe that cannot be used; the message names the run.
     """
-    from ..experiments.refusals import require_possible
+    from ..experiments.refusals import require_models, require_possible
     from ..experiments.stage_recipe import stage_fields
 
     seen: set[tuple[str, str]] = set()
@@ -107,6 +111,7 @@ def _check(runs: "list[Run]", path: str) -> None:
         try:
             require_possible(run)
             _arguments(dict(stage_fields(run)))
+            require_models(run)
         except (ValueError, TypeError, OSError) as error:
             raise ValueError(f"The run '{run.name}' of '{path}' cannot be run. {error}") from error
 
@@ -140,13 +145,13 @@ def _dry_run(experiment: "Experiment", runs: "list[Run]", root: Path) -> int:
     return Status.DONE
 
 
-def _submit(args: argparse.Namespace, root: Path) -> int:
-    from ..experiments.slurm import slurm_parameters, submit
+def _submit(args: argparse.Namespace, root: Path, parameters: dict[str, Any]) -> int:
+    from ..experiments.slurm import submit
 
     whole = root.parent if args.quick else root
     words = ["--config", args.config, "--output", str(whole), "--mode", args.mode]
     words += ["--quick"] if args.quick else []
-    jobs = submit(words, root / "slurm", args.jobs, slurm_parameters(args.slurm))
+    jobs = submit(words, root / "slurm", args.jobs, parameters)
     print(f"Submitted {len(jobs)} jobs: {', '.join(str(job.job_id) for job in jobs)}. Logs: {root / 'slurm'}")
     print("When they have ended, the same command without --slurm writes the results of all.")
     return Status.DONE

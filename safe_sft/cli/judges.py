@@ -8,6 +8,9 @@ from typing import Any
 from .numbers import count
 from .unread import Rule
 
+#: Where the key of an API is, unless another variable is named.
+DEFAULT_KEY = "OPENAI_API_KEY"
+
 
 def _is_judge(*kinds: str) -> Callable[[Any], bool]:
     return lambda args: any(name.partition(":")[0] in kinds for name in args.judge or ())
@@ -40,7 +43,7 @@ def add_judges(group: Any, names: str = f"refusal_phrases (default), {JUDGES}") 
     add("--judge_labels", nargs="+", default=[], metavar="LABEL=VERDICT", help="verdict of each label of a classifier")
     add("--judge_batch_size", type=count, default=16, help="answers at a time, of judges that are models")
     add("--judge_url", default="https://api.openai.com/v1", help="address of the API")
-    add("--judge_key_variable", default="OPENAI_API_KEY", help="environment variable that holds its key")
+    add("--judge_key_variable", default=DEFAULT_KEY, help="environment variable that holds its key")
     add("--judge_max_cost", type=float, help="cap on the API's cost, in US dollars; needs --judge_prices")
     add("--judge_prices", type=float, nargs=2, metavar="USD", help="of a million input and output tokens")
     add("--judge_concurrency", type=int, default=8, help="requests at a time")
@@ -63,6 +66,16 @@ def judges_of(args: argparse.Namespace, default: tuple[str, ...] = ("refusal_phr
     if malformed:
         raise ValueError(
             f"`--judge_labels {malformed[0]}` is not of the form LABEL=VERDICT, such as REJECTION=refused."
+        )
+    names = [text.partition("=")[0] for text in args.judge_labels]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"`--judge_labels` gives `{twice}` {names.count(twice)} verdicts. Keep one.")
+    key = args.judge_key_variable
+    if key != DEFAULT_KEY and key not in os.environ:
+        raise ValueError(
+            f"`--judge_key_variable {key}` is no variable of the environment, so no key would be sent. Export it, or "
+            "leave the flag out for an address that needs no key."
         )
     if args.judge_max_cost is not None and args.judge_prices is None:
         raise ValueError(f"`--judge_max_cost {args.judge_max_cost}` needs `--judge_prices` to reckon with. Give both.")

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .judges import JUDGE_RULES
-from .numbers import count
+from .numbers import count, shown
 from .unread import Rule, require_read
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ def mapping(text: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"""{text!r} is no JSON mapping; write '{{"enable_thinking": false}}'""")
+        raise argparse.ArgumentTypeError(f"""{shown(text)} is no JSON mapping; write '{{"enable_thinking": false}}'""")
     return value
 
 

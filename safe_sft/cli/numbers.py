@@ -4,6 +4,8 @@ import argparse
 import math
 
 _LARGEST_SEED = 2**32 - 1
+_MOST_DIGITS = 12
+_MOST_SHOWN = 80
 
 
 def count(text: str) -> int:
@@ -12,9 +14,10 @@ def count(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: for another text.
     """
-    if not (text.isascii() and text.isdigit()) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+    value = _whole(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number of at least 1")
+    return value
 
 
 def seed(text: str) -> int:
@@ -23,9 +26,10 @@ def seed(text: str) -> int:
     Raises:
         argparse.ArgumentTypeError: for another text.
     """
-    if not (text.isascii() and text.isdigit()) or int(text) > _LARGEST_SEED:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 0 and at most {_LARGEST_SEED}")
-    return int(text)
+    value = _whole(text)
+    if not 0 <= value <= _LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no whole number of at least 0 and at most {_LARGEST_SEED}")
+    return value
 
 
 def share(text: str) -> float:
@@ -36,7 +40,7 @@ def share(text: str) -> float:
     """
     value = _float(text)
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share: give a number from 0 to 1, such as 0.05")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no share: give a number from 0 to 1, such as 0.05")
     return value
 
 
@@ -48,8 +52,18 @@ def number(text: str) -> float:
     """
     value = _float(text)
     if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number: give one such as -2.5")
+        raise argparse.ArgumentTypeError(f"{shown(text)} is no number: give one such as -2.5")
     return value
+
+
+def shown(text: str) -> str:
+    """Return a text in quotes, cut where it is long."""
+    return repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…")
+
+
+def _whole(text: str) -> int:
+    """Read a whole number; what is none, or one that nothing can count to, is -1."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS else -1
 
 
 def _float(text: str) -> float:

@@ -5,7 +5,7 @@ import tempfile
 from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import yaml
 from trl import DatasetMixtureConfig, ModelConfig, SFTConfig, TrlParser
@@ -19,7 +19,7 @@ from ..config.types import check_value
 from ..data.files import require_file
 from ..data.named_safety_sets import is_safety_set
 from ..methods.listing import field_notes
-from .exits import Parser, one_line_errors
+from .exits import one_line_errors
 from .unread import Rule, require_read
 
 Arguments = tuple[SafeScriptArguments, SafeSFTConfig, ModelConfig, DatasetMixtureConfig]
@@ -40,8 +40,16 @@ _OF_SEVERAL_TYPES = (
 _REST = re.compile(r"specified arguments are not used by the HfArgumentParser: (.*)")
 
 
-class RecipeParser(Parser, TrlParser):
-    """TRL's argument parser, changed so that it reports an error in one line, and shows our own arguments first."""
+class RecipeParser(TrlParser):
+    """TRL's argument parser, changed so that an error can be caught, and our own arguments are shown first."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `message`: whoever reads the arguments knows which file they are from.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"{message.rstrip('.')}. `safe-sft {self.prog.split()[-1]} --help` says what each takes.")
 
     def format_help(self) -> str:
         """Return the help, with the arguments in groups; those that TRL's trainer has as well come last."""
@@ -111,7 +119,7 @@ def read_arguments(argv: list[str], command: str = "train") -> Arguments:
             recipe = read_recipe(path)
             _check_keys(recipe, parser, path)
             resolved = Path(folder) / "recipe.yaml"
-            resolved.write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
+            resolved.write_text(yaml.safe_dump(recipe), encoding="utf-8")
             arguments = ["--config", str(resolved), *arguments]
         try:
             parsed: Arguments = parser.parse_args_and_config(arguments)  # type: ignore[assignment]

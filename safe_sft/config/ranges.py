@@ -169,7 +169,7 @@ def as_mapping(name: str, value: Any) -> dict[str, Any] | None:
     """
     try:
         found = json.loads(value) if isinstance(value, str) else value
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, RecursionError):
         found = value
     if found is not None and not isinstance(found, dict):
         raise ValueError(f"`{name}={value!r}` is no mapping. Write one, such as {{enable_thinking: false}}.")

@@ -8,6 +8,7 @@ A key replaces the one it extends, value and all; only the variables of `env` ar
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -103,9 +104,25 @@ def _load(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
         raise ValueError(f"The recipe '{path}' cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"The recipe '{path}'{origin} is not a mapping. Write one `key: value` a line.")
-    if not isinstance(content.get("env", {}), dict):
-        raise ValueError(f"`env` of the recipe '{path}'{origin} is no mapping. Write one `VARIABLE: value` a line.")
+    _check_env(content.get("env", {}), f"the recipe '{path}'{origin.removesuffix(',')}")
     return content
+
+
+def _check_env(env: Any, where: str) -> None:
+    """Check that variables of the environment have names and values that it takes.
+
+    Raises:
+        ValueError: naming the variable, and never its value, which may be a secret.
+    """
+    if not isinstance(env, dict):
+        raise ValueError(f"`env` of {where} is no mapping. Write one `VARIABLE: value` a line.")
+    for name, value in env.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[^=\0]+", name):
+            raise ValueError(
+                f"`env` of {where} has {name!r}, which is no name of a variable. Write one such as `HF_HOME`."
+            )
+        if not isinstance(value, (str, int, float)) or "\0" in str(value):
+            raise ValueError(f"`env` of {where} has no text as `{name}`. Write one `VARIABLE: value` a line.")
 
 
 def _joined(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..storage.writing import complete_file
+from .nesting import require_shallow
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -59,6 +60,8 @@ def load_rows(name: str, config: str | None = None, split: str | None = None, st
             _check_text(name)
         if builder == "json":
             _check_first_row(name)
+        for file in _json_files(name):
+            require_shallow(file)
         if builder is None and Path(name).is_file():
             raise ValueError(f"'{name}' is of no known kind. Give one of: {', '.join(FILE_BUILDERS)}, or a folder.")
         if builder is None:
@@ -130,6 +133,12 @@ def _check_text(name: str) -> None:
                 raise ValueError(f"'{name}' is not UTF-8 text: {where}. Save it in UTF-8.") from None
     if is_blank:
         raise ValueError(f"'{name}' has no rows. Give at least one.")
+
+
+def _json_files(name: str) -> list[Path]:
+    """Return the JSON file of this name, or those of the folder."""
+    paths = sorted(Path(name).rglob("*")) if Path(name).is_dir() else [Path(name)]
+    return [path for path in paths if FILE_BUILDERS.get(path.suffix) == "json" and path.is_file()]
 
 
 def _check_first_row(name: str) -> None:

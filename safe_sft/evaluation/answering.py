@@ -18,6 +18,7 @@ from ..data.rendering import TemplateOptions, text_tokenizer
 from ..models.finite import require_finite
 from ..models.generation import generate, generation_config, length_sorted_batches
 from ..models.identity import model_identity
+from ..storage.damage import undamaged
 from .degenerate import degenerate_kind
 from .suites.rendering import case_token_ids
 from .suites.suite import Case
@@ -44,6 +45,20 @@ class Answer:
     in_thought: bool = False
 
 
+def _kept_answers(path: Path) -> dict[str, list[int]]:
+    """Read the answers of a store's file."""
+    known: dict[str, list[int]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            found = json.loads(line)
+        except json.JSONDecodeError:  # the run was killed while it wrote this line
+            continue
+        if not all(type(token) is int and token >= 0 for answer in dict(found).values() for token in answer):
+            raise ValueError("a line holds no answers")
+        known.update(found)
+    return known
+
+
 class AnswerStore:
     """Answers of earlier runs, in a folder: one line per batch, so that a kill while writing loses one batch at most.
 
@@ -57,11 +72,8 @@ class AnswerStore:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._known: dict[str, list[int]] = {}
         for path in sorted(self._folder.glob("rank*.jsonl")):
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    self._known.update(json.loads(line))
-                except json.JSONDecodeError:  # the run was killed while it wrote this line
-                    continue
+            with undamaged(path, "Remove it; the answers that it holds are then made anew."):
+                self._known |= _kept_answers(path)
 
     @property
     def count(self) -> int:

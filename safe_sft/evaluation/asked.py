@@ -61,6 +61,22 @@ def read_asked(
             scored.append(utility_task(name, limit, allow_code_execution=allow_code_execution))
         except SuiteUnavailable as error:
             unavailable.append(str(error))
+    _require_apart([*loaded, *scored])
     if not loaded and not scored:
         raise SuiteUnavailable(" ".join(["Nothing could be measured.", *unavailable]))
     return Asked(tuple(loaded), tuple(scored), tuple(unavailable))
+
+
+def _require_apart(asked: Sequence[Suite | UtilityTask | HarnessTask]) -> None:
+    """Refuse two suites, or two tasks, of one name, under which a report would show one of them, or both as one.
+
+    Raises:
+        ValueError: naming it.
+    """
+    names = [one.name for one in asked]
+    for one in asked:
+        if names.count(one.name) > 1:
+            raise ValueError(
+                f"'{one.name}' is asked {names.count(one.name)} times: what is measured is told apart by its name, "
+                "which a file has from its file name. Give each once, and files names of their own."
+            )

@@ -68,7 +68,7 @@ class Parts:
         for points in self.axes.values():
             count *= len(points)
         if count > _MOST:
-            raise ValueError(f"The grid has {count} runs; write at most {_MOST}.")
+            raise ValueError(f"The grid of '{self.path}' has {count} runs; write at most {_MOST}.")
         for name in self.variants:
             for found in itertools.product(*self.axes.values()):
                 yield from self._sequence(name, dict(zip(self.axes, found, strict=True)))

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from ..config.merging import MERGE_FIELDS, MERGES
-from ..config.recipes import read_recipe
+from ..config.recipes import EXTENDS, read_recipe
 from .cells import AFTER, EXCLUDE, VARIANT, Cell, Parts, without
-from .labels import Axes, label, shown
+from .labels import Axes, label, plain_numbers, shown
 from .quick import quick_cells
 from .stages import ANCHOR, STAGE, STAGES, read_stages
 
@@ -41,6 +41,8 @@ _OWN = {
     "push_to_hub": "Push the model that you choose with `safe-sft push`",
     "safety_eval": "Every run is measured",
 }
+#: Keys that a file has once; a point, a stage or a variant of it sets fields of a recipe alone.
+_OF_FILE = (EXTENDS, "env", GRID, VARIANTS, EXCLUDE, STAGES)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def read_experiment(path: str | os.PathLike[str], *, quick: bool = False) -> Exp
     _require_no_own(base, f"The experiment '{path}'")
     sequence, axes = read_stages(stages, _axes(grid, name), name)
     for stage in sequence:
-        _require_no_own(stage.fields, f"The stage `{stage.label}` of '{path}'")
+        _require_fields(stage.label.partition(" ")[2], stage.fields, f"The stage `{stage.label}` of '{path}'")
     if variants is None and "safety_method" in axes:
         variants = axes.pop("safety_method")
     in_order = {stage.label: dict(stage.fields) for stage in sequence}
@@ -107,6 +109,16 @@ def _require_no_own(settings: Mapping[str, Any], where: str) -> None:
             raise ValueError(f"{where} sets `{name}: {settings[name]}`, which an experiment decides. {remedy}.")
 
 
+def _require_fields(name: str, settings: Mapping[str, Any], where: str) -> None:
+    """Refuse a point, a stage or a variant without a name, or that sets what a file decides once for all."""
+    if not name.strip():
+        raise ValueError(f"{where} has an empty name. Give it one, which the tables show.")
+    for key in _OF_FILE:
+        if key in settings:
+            raise ValueError(f"{where} sets `{key}`, which a file has once, for all runs. Write it beside `{GRID}`.")
+    _require_no_own(settings, where)
+
+
 def _axes(grid: Any, path: str) -> Axes:
     """Return axis -> label -> the fields that it sets."""
     if grid is None:
@@ -115,7 +127,17 @@ def _axes(grid: Any, path: str) -> Axes:
         raise ValueError(
             f"`{GRID}: {shown(grid)}` of '{path}' is no mapping. Write one `field: [value, value]` a line."
         )
-    return {axis: _points(axis, values, path) for axis, values in grid.items()}
+    axes = {axis: _points(axis, values, path) for axis, values in grid.items()}
+    set_by: dict[str, str] = {}
+    for axis, points in axes.items():
+        for field in {field for fields in points.values() for field in fields}:
+            if field in set_by:
+                raise ValueError(
+                    f"`{GRID}` of '{path}' sets `{field}` in `{set_by[field]}` and in `{axis}`, and one would win. "
+                    "Remove it from one of them."
+                )
+            set_by[field] = axis
+    return axes
 
 
 def _points(axis: str, values: Any, path: str) -> dict[str, dict[str, Any]]:
@@ -125,15 +147,14 @@ def _points(axis: str, values: Any, path: str) -> dict[str, dict[str, Any]]:
         )
     if isinstance(values, dict):
         points = {label(name): fields for name, fields in values.items()}
-        wrong = next((fields for fields in points.values() if not isinstance(fields, dict)), None)
-        if wrong is not None or not points:
+        if not points or not all(isinstance(fields, dict) for fields in points.values()):
             raise ValueError(
                 f"`{axis}: {shown(values)}` in `{GRID}` of '{path}' names no points. Write one "
                 "`name: {field: value}` a line, or a list of values."
             )
     elif isinstance(values, list) and values and not any(isinstance(value, dict) for value in values):
         points = {label(value): {axis: value} for value in values}
-        if len(points) < len(values):
+        if len({label(plain_numbers(value)) for value in values}) < len(values):
             raise ValueError(f"`{axis}: {shown(values)}` in `{GRID}` of '{path}' has a value twice. Keep one.")
     else:
         raise ValueError(
@@ -141,7 +162,7 @@ def _points(axis: str, values: Any, path: str) -> dict[str, dict[str, Any]]:
             f"`{axis}: [value, value]`, or named points, `name: {{field: value}}`."
         )
     for name, fields in points.items():
-        _require_no_own(fields, f"`{axis}: {name}` of '{path}'")
+        _require_fields(name, fields, f"`{axis}: {name}` of '{path}'")
     return points
 
 
@@ -157,7 +178,7 @@ def _variants(variants: Any, axes: Axes, path: str) -> dict[str, dict[str, Any]]
             raise ValueError(
                 f"The variant `{name}: {shown(fields)}` of '{path}' is no mapping. Write `{name}: {{field: value}}`."
             )
-        _require_no_own(fields, f"The variant `{name}` of '{path}'")
+        _require_fields(name, fields, f"The variant `{name}` of '{path}'")
         for axis, points in axes.items():
             twice = sorted(fields.keys() & {field for point in points.values() for field in point})
             if twice:

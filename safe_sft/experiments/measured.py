@@ -2,12 +2,12 @@
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..hub.results import AFTER, BEFORE, MERGED, Row, result_rows
 from ..hub.safety import read_safety
+from ..storage.damage import undamaged
 from ..storage.names import MEASURED_ANSWERS
 from .folder import ANSWERS, RunFolder
 from .runs import Run
@@ -87,8 +87,16 @@ def outcomes(folder: RunFolder, model: str, measured: Mapping[str, Any]) -> dict
     """
     rates = measured["before" if model == BEFORE else "after"]
     subjects = {kind: rate["subject"] for kind, rate in rates.items()}
+    path, remedy = folder.path / ANSWERS, "Remove the folder that it is in, so that the run is done again."
+    if not path.is_file():
+        return {}
+    with undamaged(path, remedy), path.open(encoding="utf-8") as file:
+        return _outcomes(map(json.loads, file), model, subjects)
+
+
+def _outcomes(lines: Iterable[dict[str, Any]], model: str, subjects: Mapping[str, str]) -> dict[str, dict[str, bool]]:
     found: dict[str, dict[str, bool]] = {}
-    for line in _lines(folder.path / ANSWERS):
+    for line in lines:
         if line["model"] != model:
             continue
         if "task" in line:
@@ -97,13 +105,7 @@ def outcomes(folder: RunFolder, model: str, measured: Mapping[str, Any]) -> dict
                 rows[str(len(rows))] = bool(line["right"])
             continue
         kind, counted = ("asr", "complied") if line["harmful"] else ("over_refusal", "refused")
-        verdict = next(iter(line["verdicts"].values()))
+        verdict = next(iter(line["verdicts"].values()), None)
         if line["suite"] == subjects.get(kind) and verdict != "unjudged":
             found.setdefault(kind, {})[line["prompt"]] = verdict == counted
     return found
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if path.is_file():
-        with path.open(encoding="utf-8") as file:
-            yield from map(json.loads, file)

@@ -1,10 +1,18 @@
-"""What a sequence of stages cannot do, named before anything is run."""
+"""What a run of an experiment cannot do, named before anything is run."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..models.folders import required_folder
+from ..storage.secrets import without_secrets
 from .runs import Run
 from .stage_recipe import methods_of
 from .stages import FIRST, LAST, trains_adapter
+
+#: Fields that name a model or an adapter.
+_MODELS = ("model_name_or_path", "adapter_name_or_path", "merge_base", "merge_safe")
+#: Fields that name a folder, which may be one of this machine.
+_FOLDERS = (*_MODELS, "dataset_name", "task_path", "safety_dataset_name", "importance_path")
 
 
 class _Rule(NamedTuple):
@@ -35,6 +43,39 @@ def require_possible(run: Run) -> None:
     for rule in _rules(run):
         if rule.applies:
             raise ValueError(f"{rule.reason}. {rule.remedy}.")
+
+
+def require_models(run: Run) -> None:
+    """Check that a run has its models, and needs no secret that its recipe, which is kept, would lack.
+
+    Args:
+        run: the run, whose recipe has been checked.
+
+    Raises:
+        FileNotFoundError: when a folder of a model does not exist; a name of the Hub is not looked up.
+        ValueError: when no model is named, or a setting may be a secret.
+    """
+    if run.recipe.get("model_name_or_path") is None:
+        raise ValueError("`model_name_or_path` is missing. Set it beside `grid`, in an axis, or in each variant.")
+    for name in folders_of(run, _MODELS):
+        required_folder(name)
+    kept = without_secrets(run.recipe)
+    for name, value in run.recipe.items():
+        if name != "env" and kept.get(name) != value:
+            raise ValueError(
+                f"`{name}` holds what may be a secret, and the recipes of runs, which are kept, are written without "
+                "any. Remove it, and set HF_TOKEN in the environment, or log in by `hf auth login`."
+            )
+
+
+def folders_of(run: Run, fields: tuple[str, ...] = _FOLDERS) -> Iterator[str]:
+    """Yield what a run reads by these fields: folders of this machine, or names of the Hub.
+
+    Args:
+        run: the run.
+        fields: names of fields.
+    """
+    yield from (str(run.recipe[field]) for field in fields if isinstance(run.recipe.get(field), str))
 
 
 def _rules(run: Run) -> list[_Rule]:

@@ -10,6 +10,7 @@ from typing import Any
 from ..data.files import require_file
 from ..version import __version__
 from .cells import Cell
+from .labels import plain_numbers
 from .stages import FIRST
 
 #: Fields that may name a file or a folder of this machine, whose content a run depends on.
@@ -154,19 +155,10 @@ def run_digest(
     """
     settings = {name: value for name, value in recipe.items() if name not in _WITHOUT_EFFECT}
     data = _data(recipe, {} if known is None else known)
-    content = {"safe_sft": __version__, "recipe": _plain(settings), "data": data, "after": after}
+    content = {"safe_sft": __version__, "recipe": plain_numbers(settings), "data": data, "after": after}
     content |= {} if anchor is None else {"start": start, "anchor": anchor}
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
-
-
-def _plain(value: Any) -> Any:
-    """Write whole numbers alike: 1 and 1.0 are the same setting."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _data(recipe: Mapping[str, Any], known: dict[str, str]) -> dict[str, str]:

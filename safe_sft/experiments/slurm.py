@@ -29,7 +29,7 @@ def slurm_parameters(text: str) -> dict[str, Any]:
     Raises:
         ValueError: for an unknown key or a value that is none; the message names it.
     """
-    found = dict(_DEFAULTS)
+    found: dict[str, str] = {}
     for pair in text.split(","):
         key, equals, value = pair.partition("=")
         key = key.strip()
@@ -38,8 +38,10 @@ def slurm_parameters(text: str) -> dict[str, Any]:
                 f"`--slurm {text}` has {pair!r}. Write pairs such as `partition=gpu,hours=8`; the keys are: "
                 f"{', '.join(_PARAMETERS)}."
             )
+        if key in found:
+            raise ValueError(f"`--slurm {text}` gives `{key}` twice. Keep one.")
         found[key] = value.strip()
-    return {_PARAMETERS[key][0]: _value(key, value, text) for key, value in found.items() if value}
+    return {_PARAMETERS[key][0]: _value(key, value, text) for key, value in {**_DEFAULTS, **found}.items() if value}
 
 
 def _value(key: str, value: str, text: str) -> Any:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
+from ..storage.damage import undamaged
 from ..storage.hub import HubError, RemoteName
 from ..storage.names import IMPORTANCE_FILE
 from ..storage.writing import write_tensors
@@ -135,16 +136,14 @@ class Importance:
             ValueError: when there is no such file, or it was not written by this package.
         """
         path = _find(os.fspath(source), argument)
-        try:
+        with undamaged(path, "Copy it again, or compute it anew."):
             with safe_open(path, "pt") as file:
-                header: dict[str, Any] = json.loads((file.metadata() or {}).get(_HEADER, "null"))
+                header: dict[str, Any] | None = json.loads((file.metadata() or {}).get(_HEADER, "null"))
                 tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except SafetensorError as error:
-            raise ValueError(f"'{path}' is damaged ({error}). Copy it again, or compute it anew.") from error
-        if header is None:
-            raise ValueError(f"'{path}' was not written by `safe-sft importance`. Compute it with that command.")
-        normalization, factor = header.pop("normalization"), header.pop("factor")
-        return cls(tensors, Provenance(**header), normalization, factor)
+            if header is not None:
+                normalization, factor = str(header.pop("normalization")), float(header.pop("factor"))
+                return cls(tensors, Provenance(**header), normalization, factor)
+        raise ValueError(f"'{path}' was not written by `safe-sft importance`. Compute it with that command.")
 
     def require(
         self, source: str, *, space: str, estimator: str, model: Mapping[str, str | None], tokenizer: str

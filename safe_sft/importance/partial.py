@@ -6,6 +6,7 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
+from ..storage.damage import undamaged
 from ..storage.writing import remove_unfinished, write_tensors
 
 
@@ -29,13 +30,13 @@ class PartialSums:
         remove_unfinished(self._path)
         if not self._path.is_file():
             return 0
-        with safe_open(self._path, "pt") as file:
+        with undamaged(self._path, "Remove it; the estimation then begins anew."), safe_open(self._path, "pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("request") != self._request:
                 return 0
             for name, value in sums.items():
                 value.copy_(file.get_tensor(name))
-        return int(metadata["batches"])
+            return int(metadata["batches"])
 
     def step(self, sums: dict[str, Tensor], batches: int) -> None:
         """Save the sums if it is time to; the file is written whole or not at all."""

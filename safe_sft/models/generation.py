@@ -6,7 +6,13 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from .modes import without_dropout
 from .sharding import gathered
@@ -84,8 +90,9 @@ def generate(
         Token ids of each answer, in the order of `prompts`, with the end-of-sequence token where the model gave one.
 
     Raises:
-        ValueError: when the model's logits are not finite.
+        ValueError: when a prompt is longer than what the model reads, or its logits are not finite.
     """
+    _require_short(model, tokenizer, prompts)
     config = generation_config(model, tokenizer, max_new_tokens)
     answers: dict[int, list[int]] = {}
     bar = tqdm(total=len(prompts), desc=description, disable=not progress)
@@ -99,6 +106,25 @@ def generate(
     return [answers[i] for i in range(len(prompts))]
 
 
+def _require_short(model: nn.Module, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]) -> None:
+    """Refuse a prompt that is longer than what the model was made for, and would take memory by its square."""
+    most = _positions(model)
+    longest = max(prompts, key=len, default=())
+    if most is not None and len(longest) > most:
+        raise ValueError(
+            f"A prompt has {len(longest)} tokens, and {type(model).__name__} reads at most {most} "
+            f"(`max_position_embeddings`). It begins with {tokenizer.decode(list(longest[:16]))!r}. Remove or shorten "
+            "it."
+        )
+
+
+def _positions(model: nn.Module) -> int | None:
+    config = getattr(model, "config", None)
+    text = config.get_text_config() if isinstance(config, PreTrainedConfig) else None
+    most = getattr(text, "max_position_embeddings", None)
+    return most if isinstance(most, int) and most > 0 else None
+
+
 def _answer_batch(model: nn.Module, config: GenerationConfig, prompts: list[Sequence[int]]) -> list[list[int]]:
     """Answer prompts that go through the model together; each answer is cut where it ended."""
     device = next(model.parameters()).device
@@ -109,13 +135,22 @@ def _answer_batch(model: nn.Module, config: GenerationConfig, prompts: list[Sequ
         ids[row, width - len(prompt) :] = torch.tensor(prompt)
         mask[row, width - len(prompt) :] = 1
     watch = _Finite()
-    output = model.generate(  # type: ignore[operator]
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device),
-        generation_config=config,
-        logits_processor=LogitsProcessorList([watch]),
-        synced_gpus=False,  # ranks may have different numbers of batches
-    )
+    try:
+        output = model.generate(  # type: ignore[operator]
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            generation_config=config,
+            logits_processor=LogitsProcessorList([watch]),
+            synced_gpus=False,  # ranks may have different numbers of batches
+        )
+    except IndexError as error:  # of a model that has a vector for each position
+        if width + config.max_new_tokens <= (_positions(model) or 0):
+            raise
+        raise ValueError(
+            f"A prompt of {width} tokens and an answer of up to {config.max_new_tokens} (`max_new_tokens`) are more "
+            f"than the {_positions(model)} that {type(model).__name__} has positions for. Lower `max_new_tokens`, or "
+            "shorten the prompt."
+        ) from error
     watch.require(model)
     eos = {config.eos_token_id} if isinstance(config.eos_token_id, int) else set(config.eos_token_id or [])
     return [_until_end(answer, eos) for answer in output[:, width:].tolist()]

@@ -21,12 +21,15 @@ from ..data.batch import ReplayBatch
 from ..data.tokenization import TokenizedRow
 from ..models.generation import length_sorted_batches
 from ..models.modes import without_dropout
+from ..storage.damage import undamaged
 from ..storage.hub import RemoteName
 from ..storage.names import TEACHER_FILES, TEACHER_INDEX, teacher_part
 from ..storage.teacher_index import read_teacher_index
 from ..storage.writing import remove_unfinished, write_tensors, write_text
 
 _ROWS_PER_PART = 256
+#: What to do where a file of a cache is damaged.
+_REMEDY = "Delete the folder, so that it is built anew, or set `teacher_cache` to another."
 
 Provenance = Mapping[str, Any]
 
@@ -51,12 +54,14 @@ class TeacherCache:
         self.provenance: dict[str, Any] = index["provenance"]
         self._slices: dict[int, tuple[Any, int, int]] = {}
         for number, part in enumerate(index["parts"]):
-            # The handle maps the file; only the slices that are asked for are read.
-            states = safe_open(path / teacher_part(number), framework="pt").get_slice("states")
-            start = 0
-            for row, tokens in part:
-                self._slices[row] = (states, start, start + tokens)
-                start += tokens
+            with undamaged(path / teacher_part(number), _REMEDY):
+                # The handle maps the file; only the slices that are asked for are read.
+                states = safe_open(path / teacher_part(number), framework="pt").get_slice("states")
+            with undamaged(path / TEACHER_INDEX, _REMEDY):
+                start = 0
+                for row, tokens in part:
+                    self._slices[row] = (states, start, start + tokens)
+                    start += tokens
 
     def rows(self, rows: Sequence[int]) -> Tensor:
         """Return the states of `rows`, `(tokens, d)`, in order; only these rows are read."""
@@ -72,11 +77,10 @@ class TeacherCache:
         Raises:
             ValueError: for the first row whose number of states differs, or a part with fewer states than it lists.
         """
-        remedy = "Delete the folder, so that it is built anew, or set `teacher_cache` to another."
         if len(self._slices) != len(rows):
             raise ValueError(
                 f"The teacher cache '{self.folder}' has states of {len(self._slices)} rows; this run has {len(rows)} "
-                f"safety rows. {remedy}"
+                f"safety rows. {_REMEDY}"
             )
         for index, row in enumerate(rows):
             states, start, end = self._slices.get(index, (None, 0, 0))
@@ -84,7 +88,7 @@ class TeacherCache:
             if held != row.supervised_tokens:
                 raise ValueError(
                     f"The teacher cache '{self.folder}' has {held} states of row {index}, which supervises "
-                    f"{row.supervised_tokens} tokens. {remedy}"
+                    f"{row.supervised_tokens} tokens. {_REMEDY}"
                 )
 
 
@@ -207,6 +211,6 @@ def _provenance(folder: Path) -> dict[str, Any] | None:
     if (folder / TEACHER_INDEX).is_file():
         return dict(read_teacher_index(folder)["provenance"])
     for part in sorted(folder.glob("part-*.safetensors"))[:1]:
-        with safe_open(part, framework="pt") as file:
-            return json.loads(file.metadata()["provenance"])
+        with undamaged(part, _REMEDY), safe_open(part, framework="pt") as file:
+            return dict(json.loads(file.metadata()["provenance"]))
     return None

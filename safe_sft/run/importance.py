@@ -15,7 +15,7 @@ from ..models.adapters import check_modules_to_save
 from ..models.fit import check_vocabulary
 from ..models.folders import tokenizer_source
 from ..models.loading import load_adapter, load_base, load_tokenizer
-from ..storage.folders import require_folder
+from ..storage.folders import require_apart, require_folder
 from ..storage.names import IMPORTANCE_FILE
 from ..trainer.safety_set import SafetySet
 from .data import safety_rows
@@ -87,6 +87,7 @@ def make_importance(args: ImportanceArguments) -> tuple[Path, Importance]:
         ValueError: when the arguments do not go together, or the rows cannot be used.
     """
     require_folder(args.output, "--output")
+    require_apart(args.output, "--output", (args.model, args.adapter, args.previous))
     if args.chat_template_path is not None:
         require_template_file(args.chat_template_path)
     model, tokenizer = _load(args)

@@ -20,7 +20,7 @@ from ..screening import Screener, Screening, Settings, Spool, screen
 from ..screening.output import write_part, write_screening
 from ..screening.rows import require_columns
 from ..screening.screening import folder_of
-from ..storage.folders import require_folder
+from ..storage.folders import require_apart, require_folder
 from ..trainer.safety_set import SafetySet
 from .data import safety_rows
 from .model import nf4, require_template_file
@@ -134,6 +134,7 @@ def safety_requests(script: SafeScriptArguments) -> list[str | Messages]:
 
 def _check_files(args: ScreenArguments) -> None:
     require_folder(args.output, "--output")
+    require_apart(args.output, "--output", (args.model, args.adapter, args.input))
     if args.chat_template_path is not None:
         require_template_file(args.chat_template_path)
     for name, path in (("keep", args.keep), ("drop", args.drop)):

@@ -6,7 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..storage.damage import undamaged
 from ..storage.writing import remove_unfinished, write_text
+
+#: What to do where a file of scores is damaged.
+REMEDY = "Remove it; its rows are then scored anew."
 
 
 class Parts:
@@ -29,7 +33,11 @@ class Parts:
         remove_unfinished(path)
         if not path.is_file():
             return None
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        with undamaged(path, REMEDY):
+            found = [dict(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+            if len(found) != len(rows):
+                raise ValueError(f"it has the scores of {len(found)} rows, and not of {len(rows)}")
+        return found
 
     def put(self, rows: Sequence[Mapping[str, Any]], scores: Iterable[Mapping[str, Any]]) -> None:
         """Keep the scores of these rows, whole or not at all."""

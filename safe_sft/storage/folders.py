@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -65,6 +65,27 @@ def require_folder(path: str | os.PathLike[str], name: str) -> None:
     found = next((part for part in (folder, *folder.parents) if part.exists()), None)
     if found is not None and not found.is_dir():
         raise FileExistsError(f"`{name}` is '{path}', and '{found}' is a file. Choose another folder.")
+
+
+def require_apart(path: str | os.PathLike[str], name: str, inputs: Iterable[str | None]) -> None:
+    """Check that a folder that will be written to is none that is read, and lies in none: what is read stays as it is.
+
+    Args:
+        path: the folder that will be written to.
+        name: the argument that gave it, for the error message.
+        inputs: folders, or names of the Hub; None is left out.
+
+    Raises:
+        FileExistsError: when it is one of them, or lies in one.
+    """
+    target = Path(path).resolve()
+    for read in filter(None, inputs):
+        source = Path(read).resolve()
+        if Path(read).is_dir() and (target == source or source in target.parents):
+            raise FileExistsError(
+                f"`{name}` is '{path}', which is or lies in '{read}', a folder that is read and stays as it is. "
+                "Choose another folder."
+            )
 
 
 def _take_place(partial: Path, output: Path, *, overwrite: bool) -> None:

@@ -18,7 +18,7 @@ def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not found:
         raise ValueError(f"'{path}' is damaged. {remedy}")

@@ -1,5 +1,6 @@
 """Reads YAML that a user wrote: a key written twice, an alias of itself, and what becomes huge are errors."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,10 @@ class _UniqueKeys(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        for key in keys:
-            if keys.count(key) > 1:
+        for key, count in Counter(keys).items():
+            if count > 1:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"`{key}` is written {keys.count(key)} times; keep one", node.start_mark
+                    None, None, f"`{key}` is written {count} times; keep one", node.start_mark
                 )
         return super().construct_mapping(node, deep)
 

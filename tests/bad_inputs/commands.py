@@ -242,6 +242,17 @@ WORDS = [
     (f"{EXPERIMENT} --count 2", "`--count 2`", "Add that"),
     (f"{EXPERIMENT} --dry_run --mode force", "`--mode force`", "remove it"),
     (f"{EXPERIMENT} --slurm partition=gpu --index 0 --count 2", "`--index 0`", "remove it"),
+    (f"{EVALUATE} --suite {{good}}/prompts.jsonl", "'prompts' is asked 2 times", "Give each once"),
+    (f"{EVALUATE} --attack prefill prefill", "'prompts+prefill' is asked 2 times", "Give each once"),
+    (f"{EVALUATE} --judge classifier:{{good}}/model --judge_labels A=maybe", "'maybe'", "Choose from"),
+    (f"{EVALUATE} --judge classifier:{{good}}/model --judge_labels A=refused A=complied", "gives `A` 2 verdicts", "Keep one"),
+    (f"{EVALUATE} --judge api:x --judge_url http://", "'http://'", "Give one such as"),
+    (f"{EVALUATE} --judge api:x --judge_url http://host:port/v1", "http://host:port/v1", "Give one such as"),
+    (f"{EVALUATE} --judge api:x --judge_key_variable NO_SUCH_KEY", "`--judge_key_variable NO_SUCH_KEY`", "Export it"),
+    (f"{EVALUATE} --output {{good}}/model/evaluation", "{good}/model", "Choose another folder"),
+    (f"{EVALUATE} --batch_size {'9' * 5000}", "999…", "whole number of at least 1"),
+    (f"{SCREEN} --output {{good}}/model/screening", "{good}/model", "Choose another folder"),
+    ("importance --model {good}/model --output {good}/model", "{good}/model", "Choose another folder"),
     ("demo --methods none ewcc", "'ewcc'", "Choose from"),
     ("demo --seed x", "'x'", "at least 0"),
     ("demo --seed -1", "-1", "at least 0"),
@@ -286,25 +297,4 @@ PUSHED = [
     Bad("recipe: too large", TRAIN, "recipe.yaml", "at most", {"recipe.yaml": "a: " + "x" * 20_000_000}),
 ]  # fmt: skip
 
-#: What an experiment's file says, beside the recipe that it extends.
-GRIDS = [
-    Bad(f"experiment: {id}", f"{EXPERIMENT}{words}", names, remedy, {"grid.yaml": text})
-    for id, words, text, names, remedy in [
-        ("no variants", "", "grid: {seed: [0]}\n", "`variants: null`", "Write one such as"),
-        ("no list of values", "", "variants: {none: {}}\ngrid: {seed: 0}\n", "`seed: 0`", "`seed: [value, value]`"),
-        ("a merge of nothing", "", "variants: {m: {after: none}}\n", "`after: none`", "Choose from"),
-        ("no measuring", "", "extends: recipe.yaml\nvariants: {none: {}}\n", "`safety_eval: False`", "Every run is measured"),
-        ("an unknown field", "", "variants: {none: {safety_methodd: none}}\n", "`safety_methodd`", "Did you mean"),
-        ("a value out of range", "", "variants: {er: {safety_method: er, replay_ratio: 0}}\n", "`replay_ratio=0`", "from 0.001"),
-        ("a field that is not read", "", "variants: {l2: {safety_method: l2, replay_ratio: 1}}\n", "`replay_ratio=1`", "Remove it"),
-        ("an axis of nothing", "", "variants: {none: {}}\ngrid: {sead: [0]}\n", "`sead`", "Did you mean"),
-        ("data that are missing", "", "variants: {none: {}}\ndataset_name: none.jsonl\n", "none.jsonl", "Check the path"),
-        ("an output that is a file", " --output {good}/task.jsonl", "variants: {none: {}}\n", "{good}/task.jsonl", "Choose another"),
-        ("no stages", "", "variants: {none: {}}\nstages: [gsm9k]\n", "gsm9k", "Write 2 to 20 names"),
-        ("an anchor of nothing", "", "variants: {none: {}}\nanchor: last\n", "`anchor: last`", "without `stages`"),
-        ("no pairs for Slurm", " --slurm gpu", "variants: {none: {safety_method: none}}\n", "'gpu'", "Write pairs such as"),
-        ("hours that are none", " --slurm hours=long", "variants: {none: {safety_method: none}}\n", "`hours=long`", "above 0"),
-    ]
-]  # fmt: skip
-
-ROWS = [*(Bad(words, words, names, remedy) for words, names, remedy in WORDS), *WEIGHT_FILES, *PUSHED, *GRIDS]
+ROWS = [*(Bad(words, words, names, remedy) for words, names, remedy in WORDS), *WEIGHT_FILES, *PUSHED]

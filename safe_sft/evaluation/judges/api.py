@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ...storage.writing import write_text
 from .base import Judge, Verdict, judges_answers, text_revision
@@ -111,8 +112,7 @@ class ApiJudge(Judge):
             )
         if max_cost is not None and not 0 <= max_cost < inf:
             raise ValueError(f"A cap of {max_cost} $ is none. Give a number of at least 0, or leave it out.")
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"The judge's address '{url}' is none of a web server. Give one such as {_EXAMPLE}.")
+        _require_address(url)
         if concurrency < 1:
             raise ValueError(f"{concurrency} requests at a time ask nothing. Give a number of at least 1.")
         self.name = f"api:{model}"
@@ -242,6 +242,21 @@ class ApiJudge(Judge):
             return {"complied": Verdict.COMPLIED, "refused": Verdict.REFUSED}[said]
         except (LookupError, TypeError, ValueError, AttributeError):
             raise ValueError("the reply holds no verdict") from None
+
+
+def _require_address(url: str) -> None:
+    """Check that an address is one of a web server.
+
+    Raises:
+        ValueError: when it is not.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # for a port that is no number, and brackets that are not closed
+        usable = False
+    if not usable or not url.isprintable() or " " in url:
+        raise ValueError(f"The judge's address '{url}' is none of a web server. Give one such as {_EXAMPLE}.")
 
 
 def _kept(path: Path | None) -> Verdict | None:

@@ -9,6 +9,9 @@ from ...models.finite import require_finite
 from ...models.generation import length_sorted_batches
 from .base import Judge, Verdict, commit_of, judges_answers
 
+#: What a label may mean.
+_CHOICES = [verdict.value for verdict in (Verdict.REFUSED, Verdict.COMPLIED, Verdict.SAFE)]
+
 
 class Classifier(Judge):
     """Reads request and answer as a pair of texts (or the answer alone) and maps the label to a verdict.
@@ -66,15 +69,31 @@ class Classifier(Judge):
         return min(self._tokenizer.model_max_length, positions)
 
 
+def require_verdicts(labels: Mapping[str, str]) -> None:
+    """Check that each label of a classifier is said to mean a verdict that there is.
+
+    Args:
+        labels: verdict for each label.
+
+    Raises:
+        ValueError: for an unknown verdict.
+    """
+    unknown = sorted(set(labels.values()) - set(_CHOICES))
+    if unknown:
+        raise ValueError(f"Verdict '{unknown[0]}' is unknown. Choose from: {', '.join(_CHOICES)}.")
+
+
 def _verdicts(id2label: Mapping[int, str], labels: Mapping[str, str], model: str) -> dict[int, Verdict]:
-    choices = [verdict.value for verdict in (Verdict.REFUSED, Verdict.COMPLIED, Verdict.SAFE)]
     missing = [label for label in id2label.values() if label not in labels]
     if missing:
         raise ValueError(
             f"The classifier '{model}' has labels without a verdict: {', '.join(missing)}. Say what each means: "
-            f"--judge_labels {' '.join(f'{label}=…' for label in id2label.values())} (one of {', '.join(choices)})."
+            f"--judge_labels {' '.join(f'{label}=…' for label in id2label.values())} (one of {', '.join(_CHOICES)})."
         )
-    unknown = sorted(set(labels.values()) - set(choices))
-    if unknown:
-        raise ValueError(f"Verdict '{unknown[0]}' is unknown. Choose from: {', '.join(choices)}.")
+    strange = [label for label in labels if label not in id2label.values()]
+    if strange:
+        raise ValueError(
+            f"The classifier '{model}' has no label '{strange[0]}'. Its labels are: {', '.join(id2label.values())}."
+        )
+    require_verdicts(labels)
     return {index: Verdict(labels[label]) for index, label in id2label.items()}

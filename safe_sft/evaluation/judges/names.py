@@ -8,7 +8,7 @@ from accelerate import PartialState
 
 from .api import ApiJudge, Prices
 from .base import Judge
-from .classifier import Classifier
+from .classifier import Classifier, require_verdicts
 from .guard import Guard
 from .guard_formats import GUARDS
 from .refusal_phrases import RefusalPhrases
@@ -49,13 +49,14 @@ def judge_maker(name: str, options: JudgeOptions | None = None) -> Callable[[], 
         options: what some judges need beside their name.
 
     Raises:
-        ValueError: for another name.
+        ValueError: for another name, or an option that cannot be used.
     """
     options = options or JudgeOptions()
     kind, _, model = name.partition(":")
     if name == "refusal_phrases":
         return RefusalPhrases
     if kind == "classifier" and model:
+        require_verdicts(options.labels)
         return lambda: Classifier(model, options.labels, batch_size=options.batch_size)
     if kind == "guard" and model:
         family, _, path = model.partition("=")
@@ -63,6 +64,7 @@ def judge_maker(name: str, options: JudgeOptions | None = None) -> Callable[[], 
             raise ValueError(f"Guard '{family}' is unknown. Choose from: {', '.join(GUARDS)}.")
         return lambda: Guard(family, name=path or None, batch_size=options.batch_size)
     if kind == "api" and model:
+        _api(model, options)  # checks the options
         return lambda: _api(model, options)
     raise ValueError(f"Judge '{name}' is unknown. Choose from: {', '.join(KINDS)}.")
 
