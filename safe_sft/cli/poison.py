@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from ..storage.folders import require_folder
+    from ..storage.folders import require_folder, require_other_file
 
     if not 0 < args.ratio < 1:
         raise ValueError(f"`--ratio {args.ratio:g}` is not a share. Give a number between 0 and 1, such as 0.1.")
@@ -70,6 +70,7 @@ def _check(args: argparse.Namespace) -> None:
     if output.suffix not in SUFFIXES:
         raise ValueError(f"`--output {args.output}` is of no known kind. Choose from: {', '.join(SUFFIXES)}.")
     require_folder(output.parent, "--output")
+    require_other_file(output, "--output", args.input)
     if output.exists() and not args.overwrite:
         raise FileExistsError(f"`--output {args.output}` exists. Add `--overwrite`, or choose another file.")
 

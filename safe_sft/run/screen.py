@@ -20,7 +20,7 @@ from ..screening import Screener, Screening, Settings, Spool, screen
 from ..screening.output import write_part, write_screening
 from ..screening.rows import require_columns
 from ..screening.screening import folder_of
-from ..storage.folders import require_apart, require_folder
+from ..storage.folders import require_apart, require_folder, require_other_file
 from ..trainer.safety_set import SafetySet
 from .data import safety_rows
 from .model import nf4, require_template_file
@@ -143,6 +143,7 @@ def _check_files(args: ScreenArguments) -> None:
         if Path(path).suffix not in SUFFIXES:
             raise ValueError(f"`--{name} {path}` is of no known kind. Choose from: {', '.join(SUFFIXES)}.")
         require_folder(Path(path).parent, f"--{name}")
+        require_other_file(path, f"--{name}", args.input)
         if Path(path).exists() and not args.overwrite:
             raise FileExistsError(f"`--{name} {path}` exists. Add `--overwrite`, or choose another file.")
     if args.keep is not None and args.drop is not None and Path(args.keep).resolve() == Path(args.drop).resolve():

@@ -88,6 +88,21 @@ def require_apart(path: str | os.PathLike[str], name: str, inputs: Iterable[str 
             )
 
 
+def require_other_file(path: str | os.PathLike[str], name: str, read: str) -> None:
+    """Check that a file that will be written is not the one that is read, maybe the only copy of its rows.
+
+    Args:
+        path: the file that will be written.
+        name: the argument that gave it, for the error message.
+        read: the file that is read, or a name of the Hub.
+
+    Raises:
+        FileExistsError: when they are the same.
+    """
+    if Path(read).exists() and Path(path).resolve() == Path(read).resolve():
+        raise FileExistsError(f"`{name} {path}` is the file that is read, which stays as it is. Choose another file.")
+
+
 def _take_place(partial: Path, output: Path, *, overwrite: bool) -> None:
     if not (overwrite and output.exists()):
         try:
