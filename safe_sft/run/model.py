@@ -73,19 +73,26 @@ def nf4() -> BitsAndBytesConfig:
 
 
 def require_template_file(path: str) -> None:
-    """Check that the file of a chat template is there.
+    """Check that the file of a chat template is there, and a text.
 
     Args:
         path: value of `chat_template_path`.
 
     Raises:
         FileNotFoundError: when there is no such file.
+        ValueError: when it is none in UTF-8.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"The file of `chat_template_path={path!r}` does not exist (looked in {Path.cwd()}). "
             "Paths are relative to the working folder: start there, or give another path."
         )
+    try:
+        Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"The file of `chat_template_path={path!r}` is no text in UTF-8: {error}. Give a Jinja file."
+        ) from error
 
 
 def load_adapter(

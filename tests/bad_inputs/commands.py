@@ -150,6 +150,7 @@ WORDS = [
     (f"{SCREEN} --format csv", "'csv'", "choose from"),
     (f"{SCREEN} --judge nonsense", "nonsense", "Choose from"),
     (f"{SCREEN} --judge_labels A=refused", "`--judge_labels A=refused`", "Add that"),
+    (f"{SCREEN} --chat_template_path {{good}}/model/model.safetensors", "{good}/model/model.safetensors", "Give a Jinja file"),
     (f"{SCREEN} --chat_template_path none.jinja", "none.jinja", "give another path"),
     (f"{SCREEN} --chat_template_kwargs [1]", "'[1]'", "write '{"),
     (f"{IMPORTANCE} --estimator magic", "'magic'", "choose from"),
