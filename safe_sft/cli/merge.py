@@ -100,10 +100,14 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ValueError: when arguments are missing or contradict each other.
     """
+    from ..storage.folders import require_apart
     from ..storage.terminal import console as terminal
     from ..storage.terminal import shown
 
     _check(args)
+    for name, folder in (("--output", args.output), ("--sweep", args.sweep)):
+        if folder is not None:
+            require_apart(folder, name, (args.aligned, *args.tuned, args.base, args.safe))
     console = terminal()
     if args.sweep is None:
         _merge(args, None, console)

@@ -196,6 +196,8 @@ WORDS = [
     ("merge --aligned {good}/model --tuned {good}/tuned --weight 0.5 --output {good}/task.jsonl --overwrite", "{good}/task.jsonl", "Choose another"),
     ("merge --aligned ./nowhere --tuned {good}/tuned --weight 0.5 --output {here}/m", "./nowhere", "Check the path"),
     ("merge --aligned {good}/adapter --tuned {good}/tuned --weight 0.5 --output {good}/task.jsonl/m", "{good}/task.jsonl", "Choose another"),
+    (f"{SIDES} --weight 0.5 --output {{good}}/model/inside", "{good}/model", "Choose another folder"),
+    (f"{SIDES} --sweep {{good}}/tuned --task_file {{good}}/task.jsonl", "{good}/tuned", "Choose another folder"),
     (f"{SIDES} --sweep", "`--sweep`", "as `--task_file`"),
     (f"{SWEEP} --output {{here}}/m", "`--output {here}/m`", "Add `--max_asr`"),
     (f"{SWEEP} --weight 0,2", "is 2.0", "Choose one inside"),
