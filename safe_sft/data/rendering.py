@@ -15,8 +15,8 @@ from .text import normalise
 _MARK = "a system prompt to look for"
 _TODAY = re.compile(r"""\bstrftime_now\(\s*(["'])(.*?)\1\s*\)""")
 _ANOTHER_DAY = date(1999, 12, 31)
-#: Roles whose text every chat template writes as it is.
-_SPEAKERS = ("system", "user", "assistant")
+#: Roles whose text a chat template may write in another form, such as JSON; that of all others stands as it is.
+_TOOLS = ("tool", "function", "ipython", "observation")
 
 #: What a template may end in: it is a program, and its errors are not all of Jinja's own kind.
 TEMPLATE_ERRORS = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
@@ -175,7 +175,7 @@ def _lost(rendered: str, messages: Messages) -> str:
     for turn in as_messages(messages):
         content = turn.get("content")
         text = text_of(content).rpartition("</think>")[2].strip()  # templates drop thoughts of former turns
-        if turn["role"] not in _SPEAKERS or not text:
+        if turn["role"] in _TOOLS or not text:
             continue
         if isinstance(content, list) and str(content) in rendered:  # the list itself, written as Python writes it
             return text

@@ -24,10 +24,14 @@ def generation_config(model: nn.Module, tokenizer: PreTrainedTokenizerBase, max_
 
 
 def _ends(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> dict[str, int | list[int] | None]:
-    """Return the model's end-of-sequence tokens, the only generation settings of its own that count."""
-    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    if eos is None or eos == []:
-        eos = tokenizer.eos_token_id
+    """Return the end-of-sequence tokens of the model, the only generation settings of its own that count, and the
+    tokenizer's, which training teaches: a chat template may end its turns with another one than the model's.
+    """
+    own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ends = [own] if isinstance(own, int) else list(own or [])
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ends:
+        ends.append(tokenizer.eos_token_id)
+    eos = ends[0] if len(ends) == 1 else ends or None
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return {"eos_token_id": eos, "pad_token_id": pad}
 

@@ -71,7 +71,7 @@ class LogitHead(Head):
             )
         config = inner.config.get_text_config()
         trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-        return cls(weight, bias, _logit_scale(config), getattr(config, "final_logit_softcapping", None), trained)
+        return cls(weight, bias, _logit_scale(config), _softcap(config), trained)
 
     @property
     def spares_logits(self) -> bool:
@@ -100,6 +100,12 @@ class LogitHead(Head):
     def gathered(self) -> "LogitHead":
         """Return the head with whole tensors, where FSDP2 or ZeRO-3 shards them."""
         return replace(self, weight=whole(self.weight), bias=None if self.bias is None else whole(self.bias))
+
+
+def _softcap(config: object) -> float | None:
+    """Return the cap that an architecture puts on its logits: Gemma's, RecurrentGemma's and xLSTM's name of it."""
+    names = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+    return next((float(cap) for name in names if (cap := getattr(config, name, None)) is not None), None)
 
 
 def _logit_scale(config: object) -> float:

@@ -3,49 +3,83 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..data import TokenizedRow
 from ..data.batch import ReplayBatch
 from ..models.modes import without_dropout
-from ..models.parts import base_model
+from ..models.parts import LogitHead, base_model
 from .joint import HiddenStateTap
+
+#: Largest difference, as a share of the largest number, that rounding in bf16 explains.
+_ROUNDING = 0.05
+_LAYOUTS = ("padded", "flattened")
 
 
 @torch.no_grad()
-def can_join(tap: HiddenStateTap, model: nn.Module, *, must_join: bool) -> bool:
-    """Run one row through the model's own forward, alone and with a replayed row beside it.
+def joinable_layouts(tap: HiddenStateTap, model: nn.Module, needed: str | None = None) -> set[str]:
+    """Run a row through the model's own forward, alone and behind another one, in both layouts of a batch.
 
     Args:
         tap: reads the hidden states off the model's backbone.
         model: the whole model, which is not changed.
-        must_join: whether a replayed row cannot take a forward of its own.
+        needed: the layout in which replayed rows must join, because they cannot take a forward of their own.
 
     Returns:
-        Whether replayed rows can join the task's forward; otherwise they take one of their own.
+        In which layouts, `padded` and `flattened`, replayed rows can join the task's forward: their states are then
+        those that they have alone. In the others they take a forward of their own.
 
     Raises:
-        ValueError: when the hidden states cannot be read, or rows must join and cannot.
+        ValueError: when the hidden states cannot be read, when the logits are more than the head's of them, or when
+            rows must join and cannot.
     """
     device = next(model.parameters()).device
-    replay = ReplayBatch.of([TokenizedRow([0, 0, 0], [-100, 0, 0])], [0], device)
-    inputs: dict[str, Any] = {**replay.padded(0), "use_cache": False}
+    embeddings: Any = base_model(model).get_input_embeddings()
+    size = int(embeddings.num_embeddings)
+    task, replay = (ReplayBatch.of([_row(first, size)], [0], device) for first in (1, 5))
     with without_dropout(model):
         try:
-            tap.forward_rows(model, replay)
+            alone = tap.forward_rows(model, replay)
+            logits = model(**{**replay.padded(0), "use_cache": False}).logits[0, :-1]
         except _FAILURES as error:
             raise _refusal(model, "its hidden states cannot be read", error) from error
-        try:
-            with tap.listening(replay, task=True):
-                model(**inputs)
-            tap.replay_hidden()
-        except _FAILURES as error:
-            if must_join:
-                raise _refusal(
-                    model, "replayed rows cannot join a forward of the task, as they must here", error
-                ) from error
-            return False
-    return True
+        _require_head(model, alone, logits)
+        joinable = set()
+        for layout in _LAYOUTS:
+            try:
+                with tap.listening(replay, task=True):
+                    model(**{**(task.padded(0) if layout == "padded" else task.flattened()), "use_cache": False})
+                _require_same(tap.replay_hidden(), alone)
+            except _FAILURES as error:
+                if layout == needed:
+                    reason = f"replayed rows cannot join a {layout} forward of the task, as they must here"
+                    raise _refusal(model, reason, error) from error
+                continue
+            joinable.add(layout)
+    return joinable
+
+
+def _row(first: int, size: int) -> TokenizedRow:
+    ids = [(first + place) % size for place in range(4)]
+    return TokenizedRow(ids, [-100, *ids[1:]])
+
+
+def _require_head(model: nn.Module, hidden: Tensor, logits: Tensor) -> None:
+    """Check that the model's logits are its head's of its last hidden states, which methods rely on."""
+    head = LogitHead.of(model).gathered().to(hidden.device)
+    try:
+        _require_same(head.logits(hidden), logits.to(hidden.device))
+    except (RuntimeError, ValueError) as error:
+        reason = "its logits are not those of its head on its last hidden states; something stands between them"
+        raise _refusal(model, reason, error) from error
+
+
+def _require_same(found: Tensor, expected: Tensor) -> None:
+    found, expected = found.float(), expected.float()
+    scale = expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny)
+    share = float((found - expected).abs().max() / scale)
+    if not share <= _ROUNDING:
+        raise ValueError(f"they differ by {share:.0%}")
 
 
 _FAILURES = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)

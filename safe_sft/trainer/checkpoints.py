@@ -1,6 +1,7 @@
 """Which checkpoints are complete: what was being written when a run was killed is passed over, and said."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 logger = get_logger(__name__)
 
+#: What may be given as `resume_from_checkpoint`.
+Asked = str | os.PathLike[str] | bool | None
 #: Files of a checkpoint, and what they are the state of.
 _STATES = {"optimizer.pt": "optimizer", "scheduler.pt": "scheduler"}
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -35,7 +38,7 @@ def newest_checkpoint(output_dir: str, *, warn: bool = True) -> str | None:
     return None
 
 
-def checkpoint_of(asked: str | bool | None, output_dir: str) -> str | None:
+def checkpoint_of(asked: Asked, output_dir: str) -> str | None:
     """Decide which checkpoint a run goes on from; None where it begins anew.
 
     Args:
@@ -45,6 +48,7 @@ def checkpoint_of(asked: str | bool | None, output_dir: str) -> str | None:
     Raises:
         ValueError: when the checkpoint is not complete, or there is none.
     """
+    asked = os.fspath(asked) if isinstance(asked, os.PathLike) else asked
     asked = {"true": True, "false": None, "": None}.get(str(asked or "").lower(), asked)
     if not isinstance(asked, str):
         newest = newest_checkpoint(output_dir) if asked else None
@@ -58,7 +62,7 @@ def checkpoint_of(asked: str | bool | None, output_dir: str) -> str | None:
     return asked
 
 
-def resumable(asked: str | bool | None, output_dir: str) -> str | None:
+def resumable(asked: Asked, output_dir: str) -> str | None:
     """Decide which checkpoint `Trainer` goes on from, and warn of what it does not hold.
 
     Args:

@@ -30,6 +30,7 @@ class StepGuard(TrainerCallback):
         self._expected = [method.name for method in methods if method.has_loss or method.projects]
         self._losses: dict[str, Tensor] = {}
         self._norm: Tensor | float | None = None
+        self._awaited = self._reached = False
 
     def saw_loss(self, name: str, value: Tensor) -> None:
         """Keep a micro-step's part of a loss.
@@ -41,6 +42,19 @@ class StepGuard(TrainerCallback):
         value = value.detach().float()
         self._losses[name] = self._losses[name] + value if name in self._losses else value
 
+    def follow(self, safety_loss: Tensor) -> None:
+        """Watch whether the backward pass comes through the safety terms of a micro-step.
+
+        Args:
+            safety_loss: their weighted sum, which is about to be added to the task's loss.
+        """
+        if safety_loss.requires_grad:
+            self._awaited = True
+            safety_loss.register_hook(self._reach)
+
+    def _reach(self, _: Tensor) -> None:
+        self._reached = True
+
     def saw_norm(self, norm: Tensor | float | None) -> None:
         """Keep the norm of the step's gradient, before it is clipped."""
         self._norm = norm
@@ -48,6 +62,7 @@ class StepGuard(TrainerCallback):
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Forget the step before."""
         self._losses, self._norm = {}, None
+        self._awaited = self._reached = False
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -55,7 +70,7 @@ class StepGuard(TrainerCallback):
         """Check the step whose gradient is complete.
 
         Raises:
-            MissingTerm: when a term is missing.
+            MissingTerm: when a term is missing, or its gradient is.
             NotFinite: when a loss or the gradient's norm is not finite.
         """
         step = state.global_step + 1
@@ -65,6 +80,13 @@ class StepGuard(TrainerCallback):
                 f"The safety term of `{missing[0]}` was not computed in step {step}, so nothing would be protected. "
                 "Something stands between `Trainer` and `SafeSFTTrainer.compute_loss`: a `compute_loss` of your own "
                 "must call `super().compute_loss(...)`; for a loss of your own, pass `compute_loss_func`."
+            )
+        if self._awaited and not self._reached:
+            raise MissingTerm(
+                f"The safety terms were computed in step {step}, and their gradient never reached the weights, so "
+                "nothing would be protected. A `compute_loss` of your own must return what "
+                "`super().compute_loss(...)` gives it, or a sum with it, and not detach it; for a loss of your own, "
+                "pass `compute_loss_func`."
             )
         if self._is_finite():
             return

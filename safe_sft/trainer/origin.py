@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from accelerate.logging import get_logger
 from accelerate.utils import broadcast_object_list
 
@@ -20,6 +21,8 @@ logger = get_logger(__name__)
 ORIGIN_FILE = "safety_origin.json"
 # So many rows of the task enter its digest, evenly spread.
 _ROWS = 64
+#: Fields of methods that say where something lies, or how it is computed, and change no update.
+_WITHOUT_EFFECT = {"teacher", "teacher_cache", "teacher_memory", "importance_path", "ema_on_cpu", "ema_evaluate"}
 _SAID = {"seed": "random numbers (`seed`)", "rows": "training rows", "safety_rows": "safety rows"}
 
 
@@ -32,12 +35,14 @@ class Origin:
         seed: `seed` of the arguments.
         rows: digest of the task's rows; None where they are streamed.
         safety_rows: digest of the safety rows; None where the methods read none.
+        settings: the methods, their weights, what else they read of the arguments, and the number of processes.
     """
 
     aligned: str
     seed: int
     rows: str | None
     safety_rows: str | None
+    settings: dict[str, Any]
 
     @classmethod
     def of(cls, model: Any, args: Any, rows: Any, safety_rows: str | None) -> "Origin":
@@ -52,7 +57,7 @@ class Origin:
         adapter = {} if adapter_is_fresh(model) else {n: p for n, p in model.named_parameters() if of_adapter(n)}
         found = [_digest(model_fingerprint(model, adapter))]
         broadcast_object_list(found)
-        return cls(found[0], args.seed, _rows_digest(rows), safety_rows)
+        return cls(found[0], args.seed, _rows_digest(rows), safety_rows, _settings(args))
 
     def save(self, checkpoint: str) -> None:
         """Write the digests into the folder of a checkpoint; the folder is made."""
@@ -81,6 +86,40 @@ class Origin:
         for name, what in _SAID.items():
             if then.get(name) != now[name]:
                 logger.warning(f"This run has other {what} than '{checkpoint}': it goes on in another way.")
+        before = then.get("settings", self.settings)
+        for name in sorted({*before, *self.settings}):
+            if before.get(name) != self.settings.get(name):
+                logger.warning(
+                    f"This run has {name}={self.settings.get(name)!r}, and '{checkpoint}' was trained with "
+                    f"{before.get(name)!r}: it goes on in another way."
+                )
+
+
+def warn_of_lost_protection(checkpoint: str) -> None:
+    """Say where plain fine-tuning goes on from a checkpoint that was trained with a safety method.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+    """
+    path = Path(checkpoint, ORIGIN_FILE)
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8")).get("settings", {}).get("safety_method")
+        logger.warning(
+            f"'{checkpoint}' was trained with {f'`safety_method={before!r}`' if before else 'a safety method'}, and "
+            "this run has none: nothing is protected from here on. Set `safety_method` as before."
+        )
+
+
+def _settings(args: Any) -> dict[str, Any]:
+    read = {"safety_budget", "data_seed"}.union(*(method.reads for method, _ in args.safety_terms)) - _WITHOUT_EFFECT
+    found = {
+        "safety_method": args.safety_method,
+        "safety_weight": [weight for _, weight in args.safety_terms],
+        "number of processes": PartialState().num_processes,
+        **{name: getattr(args, name) for name in read},
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(found, default=str))
+    return plain
 
 
 def _rows_digest(rows: Any) -> str | None:

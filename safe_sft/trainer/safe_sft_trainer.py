@@ -20,7 +20,7 @@ from ..models.finite import require_finite
 from ..replay import Teacher
 from .alternating import AlternatingTrainer
 from .callbacks import MethodsCallback, SafetyEvalCallback
-from .checkpoints import resumable
+from .checkpoints import Asked, resumable
 from .compatibility import check_compatibility, must_join
 from .drop_in import argument_of, check_callbacks, complete_config, signature_with
 from .facts import run_facts
@@ -28,7 +28,7 @@ from .gradient_watch import watch_gradients
 from .merge_after import merge_with_aligned
 from .method_states import load_method_states, method_states, save_method_states
 from .micro_steps import MICRO_STEP, MicroStep, mark_micro_steps
-from .origin import Origin
+from .origin import Origin, warn_of_lost_protection
 from .outputs import check_output
 from .safety_set import SafetySet
 from .signals import saving_on_signal
@@ -88,7 +88,7 @@ class SafeSFTTrainer(AlternatingTrainer):
         self._terms = SafetyTerms.of(self.args)
         self._micro_step: MicroStep | None = None
         check_compatibility(self, self._methods)
-        check_token_ids(self.model, dataset)
+        check_token_ids(self.model, self.train_dataset)
         if self._terms:
             require_finite(self.model, "the aligned model", "Load it in another dtype, or take another one.")
             self._origin = Origin.of(self.model, self.args, self.train_dataset, self._safety_set.digest)
@@ -251,7 +251,7 @@ class SafeSFTTrainer(AlternatingTrainer):
         with self.deployed():
             return super().predict(*args, **kwargs)
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: Asked = None, *args: Any, **kwargs: Any) -> Any:
         """Train as `SFTTrainer` does; then, where `merge_after_training` asks for it, save and merge.
 
         Args:
@@ -292,6 +292,8 @@ class SafeSFTTrainer(AlternatingTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self._terms:
             self._origin.check(resume_from_checkpoint)
+        else:
+            warn_of_lost_protection(resume_from_checkpoint)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         load_method_states(self._terms.stateful, resume_from_checkpoint)
 

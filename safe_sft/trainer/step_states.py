@@ -20,7 +20,7 @@ from ..methods import SafetyMethod, StepContext, TokenStates
 from ..models.modes import placed, without_dropout
 from ..models.parts import LogitHead, backbone
 from ..replay import HiddenStateTap, OnlineTeacher, ReplayBatch, ReplaySchedule, Teacher, deal, joining_is_cheaper
-from ..replay.dry_run import can_join
+from ..replay.dry_run import joinable_layouts
 from ..replay.joint import batch_layout
 from .micro_steps import MicroStep
 from .task_losses import TaskLosses
@@ -78,10 +78,10 @@ class StepStates:
         self._watches_task = any(method.needs_task_states for method in methods)
         self._beside_task = any(method.needs_replay and not method.projects for method in methods)
         self.tap = HiddenStateTap(backbone(model), tokenizer.pad_token_id or 0)
-        self._in_step, self._can_join = must_join, True
+        self._in_step, self._joinable = must_join, {"padded", "flattened"}
         if _runs_here(model, accelerator):
             with accelerator.autocast():
-                self._can_join = can_join(self.tap, model, must_join=must_join)
+                self._joinable = joinable_layouts(self.tap, model, batch_kind(args) if must_join else None)
         self._online = OnlineTeacher(self.tap)
         head = LogitHead.of(model)
         # A head that is not trained is the aligned model's at every step.
@@ -147,7 +147,7 @@ class StepStates:
     def joins(self, inputs: Mapping[str, Any], replay: ReplayBatch | None, must_join: bool) -> bool:
         """Return whether `replay` joins `inputs` in one forward."""
         layout = batch_layout(inputs)
-        if replay is None or layout is None or not self._can_join:
+        if replay is None or layout not in self._joinable:
             return False
         if layout == "flattened" or must_join:
             return True
@@ -285,6 +285,11 @@ class StepStates:
             self._teacher_head or head,
             self._accelerator.autocast,
         )
+
+
+def batch_kind(args: SafeSFTConfig) -> str:
+    """Return the layout of the task's batches that `args` asks for, as `batch_layout` names it."""
+    return "flattened" if args.packing or args.padding_free else "padded"
 
 
 def _runs_here(model: Any, accelerator: Accelerator) -> bool:

@@ -1,9 +1,10 @@
 """Checks the rows of the task before TRL, whose errors name none of them, reads them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pyarrow.compute
 from datasets import Dataset
 from jinja2.exceptions import TemplateError
 
@@ -23,7 +24,9 @@ def check_rows(args: SafeSFTConfig, dataset: Any) -> None:
     Raises:
         ValueError: for the first row that cannot be trained on; the message names row and column.
     """
-    if args.safety_terms and isinstance(dataset, Dataset):
+    prepared = args.dataset_kwargs if isinstance(args.dataset_kwargs, dict) else {}
+    is_raw = prepared.get("skip_prepare_dataset", False)  # a collator of the user's reads the rows
+    if args.safety_terms and isinstance(dataset, Dataset) and not is_raw:
         if not len(dataset):
             raise ValueError("`train_dataset` has no rows. Give at least one.")
         require_training_columns(dataset.column_names, args.dataset_text_field)
@@ -31,24 +34,45 @@ def check_rows(args: SafeSFTConfig, dataset: Any) -> None:
 
 
 def check_token_ids(model: Any, dataset: Any) -> None:
-    """Check that rows that are tokenised already have no token that the model lacks: a GPU would only stop.
+    """Check that tokenised rows are some, and have no token that the model lacks: a GPU would only stop.
 
     Args:
         model: the model.
-        dataset: the trainer's `train_dataset`, as it was given.
+        dataset: the trainer's `train_dataset`, tokenised.
 
     Raises:
-        ValueError: for the first row with such a token; the message names row, token and vocabulary.
+        ValueError: when no row is left, or for the first with such a token, naming row, token and vocabulary.
     """
     if not isinstance(dataset, Dataset) or "input_ids" not in dataset.column_names:
         return
+    if not len(dataset):
+        raise ValueError(
+            "No training row keeps a token to learn: `max_length` cuts off every answer, or all labels are -100. "
+            "Raise `max_length`, or look at the rows."
+        )
     size = model.get_input_embeddings().num_embeddings
+    if (pyarrow.compute.max(dataset.data.column("input_ids").combine_chunks().flatten()).as_py() or 0) < size:
+        return
     for index, ids in enumerate(dataset["input_ids"]):
-        if len(ids) and max(ids) >= size:
-            raise ValueError(
-                f"Row {index} of 'train_dataset' has the token {max(ids)}, and the model has {size} tokens. Tokenise "
-                "the rows with the model's own tokenizer."
-            )
+        require_known(ids, size, f"Row {index} of 'train_dataset'")
+
+
+def require_known(ids: Sequence[int], size: int, what: str) -> None:
+    """Check that a model has every token of a row.
+
+    Args:
+        ids: token ids.
+        size: number of tokens that the model has.
+        what: what the row is, at the beginning of the message.
+
+    Raises:
+        ValueError: when one is beyond.
+    """
+    if len(ids) and max(ids) >= size:
+        raise ValueError(
+            f"{what} has the token {max(ids)}, and the model has {size} tokens. Use the model's own tokenizer, or "
+            "give the model rows for new tokens (`model.resize_token_embeddings(len(tokenizer))`)."
+        )
 
 
 @contextmanager
@@ -64,8 +88,10 @@ def naming_refused_rows(dataset: Any, processing_class: Any) -> Iterator[None]:
     """
     try:
         yield
-    except TemplateError as error:
+    except TEMPLATE_ERRORS as error:
         place = _first_refused(dataset, processing_class)
+        if place is None and not isinstance(error, TemplateError):
+            raise
         which = "A row" if place is None else f"Row {place}"
         said = " ".join(str(error).split()).rstrip(".")
         raise ValueError(

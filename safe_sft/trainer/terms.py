@@ -93,6 +93,7 @@ class SafetyTerms:
             if name in self._auto:
                 self._step[name] = self._step.get(name, 0.0) + value.detach().float()
         total = self._sum(values, device)
+        self.guard.follow(total)
         self._means.add("safety_loss", total)
         return total
 

@@ -19,6 +19,12 @@ SMALL = {
     "opt": {**_HEADS, "hidden_size": 32, "word_embed_proj_dim": 32, "ffn_dim": 48},
     "gemma2": _GROUPED,
     "qwen3": _GROUPED,
+    "recurrent_gemma": {
+        **_GROUPED,
+        "lru_width": 32,
+        "block_types": ["recurrent", "attention"],
+        "logits_soft_cap": 2.0,
+    },
     "mixtral": {**_GROUPED, "num_local_experts": 2, "experts_implementation": "eager"},
 }
 STEP = MicroStep(0, 0, 1, task_rows=4)
@@ -125,3 +131,29 @@ def test_rows_that_cannot_join_take_a_forward_of_their_own(tmp_path, monkeypatch
     batch = {"input_ids": torch.ones(shape, dtype=torch.long), "attention_mask": torch.ones(shape)}
     assert not trainer._states.joins(batch, replay, False)
     assert make_trainer(tmp_path, method="er")._states.joins(batch, replay, False)
+
+
+@pytest.mark.parametrize("kind", ["bert", "electra"])
+def test_a_model_with_something_between_its_states_and_its_head_is_refused(kind, tmp_path):
+    set_seed(0)
+    sizes = {"vocab_size": 261, "hidden_size": 32, "intermediate_size": 48, "is_decoder": True, **_HEADS}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, pad_token_id=0))
+    with pytest.raises(ValueError, match=r"its logits are not those of its head on its last hidden states.*`l2`"):
+        trainer_of(model, tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "joins"), [("gpt2", True), ("bloom", False), ("opt", False)])
+def test_replayed_rows_join_packed_ones_only_where_the_model_keeps_them_apart(kind, joins, tmp_path):
+    model = small(kind)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
+    args = make_config(tmp_path, safety_method="der", max_steps=2, packing=True, max_length=64)
+    rows = {"train_dataset": task_rows(), "safety_dataset": safety_rows()}
+    trainer = SafeSFTTrainer(model, args, processing_class=make_tokenizer(), **rows)
+    assert ("flattened" in trainer._states._joinable) is joins
+    trainer.train()
+    terms = [entry["safety/der"] for entry in trainer.state.log_history if "safety/der" in entry]
+    assert abs(terms[0]) < 1e-5 < terms[1], "before the first update the model is the aligned one"

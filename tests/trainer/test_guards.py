@@ -1,6 +1,7 @@
 """Protection that did not run does not look like protection: terms, finite numbers, the anchor, checkpoints."""
 
 import json
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -74,6 +75,27 @@ def test_a_term_that_gives_nothing_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(METHODS["l2"], "loss", lambda self, step: None)
     with pytest.raises(RuntimeError, match="`l2` was not computed in step 1"):
         make_trainer(tmp_path, "l2").train()
+
+
+def thrown_away(self, model, inputs, *args, **kwargs):
+    own = plain(self, model, {name: value for name, value in inputs.items() if name != "safety_micro_step"})
+    SafeSFTTrainer.compute_loss(self, model, inputs)
+    return own
+
+
+def detached(self, model, inputs, *args, **kwargs):
+    copy = {name: value for name, value in inputs.items() if name != "safety_micro_step"}
+    return plain(self, model, copy) + SafeSFTTrainer.compute_loss(self, model, inputs).detach()
+
+
+@pytest.mark.parametrize("method", ["der", "l2", "lwf", "er+l2"])
+@pytest.mark.parametrize("loss", [thrown_away, detached])
+def test_a_term_whose_gradient_is_thrown_away_stops_the_first_step(loss, method, tmp_path):
+    trainer = own_trainer(tmp_path, loss, method, gradient_accumulation_steps=2)
+    before = trained_weights(trainer)
+    with pytest.raises(RuntimeError, match=r"step 1, and their gradient never reached the weights.*super"):
+        trainer.train()
+    assert_same(trained_weights(trainer), before)
 
 
 def test_a_loss_that_calls_ours_trains(tmp_path):
@@ -298,3 +320,36 @@ def test_safety_rows_that_agree_are_named(tmp_path, caplog):
     chat = {"messages": [{"role": "user", "content": "bad"}, {"role": "assistant", "content": "Of course! First"}]}
     with pytest.raises(ValueError, match=r"1 of the 1 answers .* such as row 0 \('of course'\)"):
         make_trainer(tmp_path, safety=[chat])
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_checkpoint_given_as_a_path_is_that_checkpoint_and_not_the_newest(step, tmp_path):
+    for asked in (tmp_path / f"checkpoint-{number}" for number in (2, 4)):
+        asked.mkdir(exist_ok=True)
+        (asked / "trainer_state.json").write_text(json.dumps({"global_step": 2}))
+    wanted = tmp_path / f"checkpoint-{step}"
+    assert checkpoint_of(wanted, str(tmp_path)) == str(wanted)
+
+
+@pytest.mark.parametrize(
+    ("method", "changed", "said"),
+    [
+        ("der", {"safety_weight": 0.01}, r"safety_weight=\[0.01\].*\[3.0\]"),
+        ("er", {}, "safety_method='er'.*'der'"),
+        ("none", {}, "was trained with `safety_method='der'`.*nothing is protected from here on"),
+        ("der", {"replay_ratio": 1.0}, "replay_ratio=1.0.*0.25"),
+        ("der", {}, None),
+    ],
+)
+def test_other_protection_on_resume_is_said(method, changed, said, tmp_path, caplog):
+    make_trainer(tmp_path / "one", save_strategy="steps", save_steps=1, max_steps=1).train()
+    caplog.clear()
+    safety = {} if method != "none" else {"safety": []}
+    resumed = make_trainer(tmp_path / "two", method, max_steps=2, **changed, **safety)
+    resumed.train(resume_from_checkpoint=tmp_path / "one" / "checkpoint-1")
+    warned = [record.getMessage() for record in caplog.records if "checkpoint-1" in record.getMessage()]
+    assert len(logged(resumed, "task_loss" if method != "none" else "loss")) == 2
+    if said is None:
+        assert not warned
+    else:
+        assert any(re.search(said, message) for message in warned), warned

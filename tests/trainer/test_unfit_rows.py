@@ -1,0 +1,65 @@
+"""Rows that a model cannot be trained on are named before training: tokens that it lacks, and none that are left."""
+
+import pytest
+from datasets import Dataset
+from peft import LoraConfig
+
+from safe_sft import SafeSFTTrainer
+from safe_sft.data import SafetyRow, tokenize_row
+from safe_sft.data.rendering import RenderingError
+from safe_sft.models.generation import generation_config
+from safe_sft.trainer.task_rows import check_rows
+from tests.conftest import make_config, make_model, make_tokenizer, make_trainer, safety_rows, task_rows
+
+
+def with_word(word):
+    """The trainer's tokenizer knows a word more than its model."""
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens([word])
+    return {"processing_class": tokenizer}
+
+
+@pytest.mark.parametrize(("word", "what"), [("colour", "'train_dataset'"), ("bad", "the safety rows")])
+def test_a_token_that_the_model_lacks_is_named(word, what, tmp_path):
+
+    with pytest.raises(ValueError, match=rf"Row 0 of {what} has the token 261, and the model has 261 tokens.*resize"):
+        SafeSFTTrainer(
+            make_model(),
+            make_config(tmp_path, safety_method="der"),
+            train_dataset=task_rows(),
+            safety_dataset=safety_rows(),
+            peft_config=LoraConfig(target_modules="all-linear"),
+            **with_word(word),
+        )
+
+
+def test_rows_that_are_all_cut_off_are_named(tmp_path):
+    rows = Dataset.from_list([{"prompt": "p" * 50, "completion": "c"}] * 8)
+    with pytest.raises(ValueError, match=r"No training row keeps a token to learn.*Raise `max_length`"):
+        make_trainer(tmp_path, train=rows, max_length=20)
+
+
+def test_rows_that_a_collator_of_the_users_reads_are_left_to_it(tmp_path):
+    rows = Dataset.from_list([{"mine": "a"}])
+    raw = make_config(tmp_path, safety_method="der", dataset_kwargs={"skip_prepare_dataset": True})
+    check_rows(raw, rows)
+    with pytest.raises(ValueError, match="columns"):
+        check_rows(make_config(tmp_path, safety_method="der"), rows)
+
+
+@pytest.mark.parametrize("role", ["human", "developer"])
+def test_a_text_of_a_role_that_the_template_drops_is_refused(role):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] in ('user', 'assistant') %}{{ m['content'] }}{% endif %}{% endfor %}"
+    )
+    turns = [{"role": role, "content": "first words"}, {"role": "user", "content": "then more"}]
+    with pytest.raises(RenderingError, match="drops the text 'first words'"):
+        tokenize_row(tokenizer, SafetyRow(turns, [{"role": "assistant", "content": "No"}]))
+
+
+@pytest.mark.parametrize(("own", "ends"), [(9, [9, 2]), ([9, 2], [9, 2]), (None, 2), (2, 2), ([9, 10], [9, 10, 2])])
+def test_an_answer_ends_at_the_tokenizers_end_too(own, ends):
+    model = make_model()
+    model.generation_config.eos_token_id = own
+    assert generation_config(model, make_tokenizer(), 4).eos_token_id == ends
