@@ -12,6 +12,20 @@ from transformers import PreTrainedTokenizerBase
 from .adapters import active_lora_layers, of_adapter
 from .parts import base_model, is_peft_model, is_quantised
 
+# Settings that change no hidden state, that are recorded apart, or that training sets.
+_NOT_OF_STATES = {
+    *("architectures", "transformers_version", "dtype", "quantization_config", "use_cache", "return_dict"),
+    *("output_attentions", "output_hidden_states", "output_router_logits", "router_aux_loss_coef"),
+    *(
+        "pad_token_id",
+        "bos_token_id",
+        "eos_token_id",
+        "id2label",
+        "label2id",
+        "problem_type",
+        "chunk_size_feed_forward",
+    ),
+}
 # So many numbers of each tensor enter a digest, evenly spread.
 _SAMPLES = 64
 
@@ -68,6 +82,17 @@ def model_fingerprint(model: nn.Module, trained: Mapping[str, Tensor]) -> dict[s
         "matrices": None if quantised else tensors_digest(matrices),
         "adapter": tensors_digest([*sorted(trained.items()), *_scalings(model)]) if trained else None,
     }
+
+
+def config_fingerprint(model: nn.Module) -> str:
+    """Digest the settings of a model's configuration that its hidden states depend on, such as `rope_theta`."""
+    settings = base_model(model).config.get_text_config().to_dict()
+    kept = {
+        name: value
+        for name, value in settings.items()
+        if not name.startswith("_") and name not in _NOT_OF_STATES and not name.endswith(("dropout", "pdrop"))
+    }
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -198,7 +198,8 @@ def _require_same_provenance(folder: Path, wanted: Provenance, title: str | None
             "`teacher_cache` to another folder, which then keeps its date, or `chat_template_path` to a template "
             "without one."
         )
-    for name in sorted({*found, *wanted} - {"date"}):
+    unrecorded = {"config"} - {*found}  # caches of before it was recorded
+    for name in sorted({*found, *wanted} - {"date"} - unrecorded):
         if found.get(name) != wanted.get(name):
             raise ValueError(
                 f"The teacher cache '{title or folder}' belongs to something else: its {name} is {found.get(name)!r}, "

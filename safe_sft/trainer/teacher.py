@@ -19,7 +19,7 @@ from ..data.batch import ReplayBatch
 from ..data.rendering import dated_template
 from ..data.tokenization import rows_fingerprint
 from ..models.adapters import adapter_is_fresh, aligned_without_adapter, of_adapter
-from ..models.fingerprint import model_fingerprint, tokenizer_fingerprint
+from ..models.fingerprint import config_fingerprint, model_fingerprint, tokenizer_fingerprint
 from ..models.modes import placed
 from ..models.parts import base_model
 from ..replay import (
@@ -144,6 +144,7 @@ def teacher_provenance(
         "model": Path(config._name_or_path).name,  # the folder may move; the digests below do not
         "revision": getattr(config, "_commit_hash", None),
         **model_fingerprint(model, {} if adapter_is_fresh(model) else adapter),
+        "config": config_fingerprint(model),
         "dtype": str(config.dtype),
         "autocast": "bf16" if args.bf16 else "fp16" if args.fp16 else None,
         "quantization": None if quantization is None else json.loads(json.dumps(quantization.to_dict(), default=str)),

@@ -63,3 +63,15 @@ def test_an_answer_ends_at_the_tokenizers_end_too(own, ends):
     model = make_model()
     model.generation_config.eos_token_id = own
     assert generation_config(model, make_tokenizer(), 4).eos_token_id == ends
+
+
+@pytest.mark.parametrize(("changed", "is_stale"), [({"rms_norm_eps": 1e-2}, True), ({"use_cache": False}, False)])
+def test_a_teacher_of_another_configuration_is_refused(changed, is_stale, tmp_path):
+    cached = {"teacher": "cached", "teacher_cache": str(tmp_path / "teacher")}
+    make_trainer(tmp_path / "one", **cached)
+    model = make_model(**changed)
+    if not is_stale:
+        make_trainer(tmp_path / "two", model=model, **cached)
+        return
+    with pytest.raises(ValueError, match="belongs to something else: its config"):
+        make_trainer(tmp_path / "two", model=model, **cached)
