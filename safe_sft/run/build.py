@@ -13,6 +13,7 @@ from ..models.adapters import check_modules_to_save
 from ..models.fit import ModelError
 from ..models.loading import load_tokenizer
 from ..replay import CachedTeacher
+from ..storage.folders import require_apart
 from ..trainer.compatibility import weights_are_cut_up
 from ..trainer.safe_sft_trainer import SafeSFTTrainer
 from ..trainer.safety_set import SafetySet
@@ -64,12 +65,14 @@ def build_run(
         recipe: the resolved recipe, for the model card.
 
     Raises:
-        OSError: when a model or a data set cannot be reached.
+        OSError: when a model or a data set cannot be reached, or the output would be written into a model.
         TooManyFlagged: with `screen: fail`, when too many training rows are flagged.
         ValueError: when the arguments do not go together, or the data does not fit them.
     """
     if model.model_name_or_path is None:
         raise ValueError("`model_name_or_path` is missing. Set it in the recipe.")
+    read = (model.model_name_or_path, script.adapter_name_or_path, script.start_from, args.merge_base, args.merge_safe)
+    require_apart(str(args.output_dir), "output_dir", read)
     _check_template(args.chat_template_path)
     args = with_task_template(script, with_values(args, hub_strategy=push_strategy(script, args)))
     loaded, task_rows = hold_out(script, args, load_splits(script, mixture))

@@ -234,6 +234,13 @@ TOGETHER = with_fields(
         ({"chat_template_path": "{here}/none.jinja"}, "{here}/none.jinja", "give another path"),
         ({"chat_template_path": "./nowhere"}, "./nowhere", "Check the path"),
         ({"output_dir": "{good}/model"}, "{good}/model", "Choose another"),
+        ({"output_dir": "{good}/model", "safety_method": "none"}, "{good}/model", "Choose another"),
+        ({"output_dir": "{good}/model/out", "safety_method": "none"}, "{good}/model", "Choose another"),
+        (
+            {"output_dir": "{good}/adapter", "adapter_name_or_path": "{good}/adapter"},
+            "{good}/adapter",
+            "Choose another",
+        ),
         ({"output_dir": "{good}/task.jsonl"}, "{good}/task.jsonl", "Choose another"),
         ({"output_dir": "{good}/task.jsonl/out"}, "{good}/task.jsonl", "Choose another"),
         ({"resume_from_checkpoint": "true"}, "no complete checkpoint", "output_dir"),
