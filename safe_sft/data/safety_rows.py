@@ -1,10 +1,17 @@
 """Reads safety data of any accepted form into prompts with an answer or without one."""
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+logger = logging.getLogger(__name__)
+
 Messages = list[dict[str, Any]]
+
+#: What published sets call the answer to a `prompt`; TRL's form, which is read, calls it `completion`.
+_OTHER_NAMES = ("response", "answer", "output", "chosen", "target", "refusal")
 
 
 class SafetyRow(NamedTuple):
@@ -24,6 +31,8 @@ class SafetyRow(NamedTuple):
 def read_safety_rows(dataset: Iterable[Mapping[str, Any]], name: str = "`safety_dataset`") -> list[SafetyRow]:
     """Read rows of `prompt` + `completion`, `messages`, or `prompt` alone.
 
+    A prompt alone whose row holds an answer under another name is said, for the aligned model answers it anew.
+
     Args:
         dataset: rows, such as a `datasets.Dataset`, an `IterableDataset` or a list of dictionaries.
         name: what the rows are called in error messages.
@@ -40,9 +49,21 @@ def read_safety_rows(dataset: Iterable[Mapping[str, Any]], name: str = "`safety_
         raise TypeError(
             f"`safety_dataset={dataset!r}` is no data set. Pass a `datasets.Dataset` or a list of dictionaries."
         )
-    rows = [_read(row, index, name) for index, row in enumerate(dataset)]
+    rows, unread = [], Counter[str]()
+    for index, row in enumerate(dataset):
+        rows.append(_read(row, index, name))
+        if rows[-1].completion is None:
+            unread.update(column for column in _OTHER_NAMES if row.get(column))
     if not rows:
         raise ValueError("`safety_dataset` is empty. Pass at least one row, or None for the built-in prompts.")
+    for column, count in unread.items():
+        logger.warning(
+            "%d rows of %s have a `%s`, which is not read: the aligned model answers their prompts itself. If these "
+            "are the answers to keep, rename the column `completion`.",
+            count,
+            name,
+            column,
+        )
     return rows
 
 

@@ -83,3 +83,18 @@ def test_rows_are_cut_at_their_end():
     assert answered([1, 2, 3], [1, 2, 3, 4, 5], 3).supervised_tokens == 0
     # where tokens merge across the boundary, the answer starts where the two diverge
     assert answered([1, 2, 9], [1, 2, 3, 4], None).labels == [-100, -100, 3, 4]
+
+
+@pytest.mark.parametrize("column", ["response", "chosen", "answer"])
+def test_an_answer_under_another_name_is_said_and_not_read(column, caplog):
+    rows = [{"prompt": "bad", column: "no"}, {"prompt": "worse", column: None}, {"prompt": "p", "completion": "c"}]
+    with caplog.at_level("WARNING"):
+        read = read_safety_rows(rows)
+    assert [row.completion for row in read] == [None, None, "c"]
+    assert f"1 rows of `safety_dataset` have a `{column}`, which is not read" in caplog.text
+
+
+def test_rows_whose_answers_are_read_say_nothing(caplog):
+    with caplog.at_level("WARNING"):
+        read_safety_rows([{"prompt": "p", "completion": "c", "response": "other"}, {"prompt": "alone"}])
+    assert not caplog.text
