@@ -1,6 +1,7 @@
 """The parts of a model: the base in a PEFT wrapper, the backbone, the language-model head."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,14 @@ def is_quantised(weight: Tensor) -> bool:
 def base_model(model: nn.Module) -> PreTrainedModel:
     """Return the `transformers` model inside a PEFT wrapper, or `model` itself."""
     return model.get_base_model() if is_peft_model(model) else model  # type: ignore[operator,return-value]
+
+
+def vocabulary_size(model: nn.Module) -> int:
+    """Return how many tokens a model has rows for, also where PEFT wraps its embeddings or they are sharded."""
+    found: Any = base_model(model).get_input_embeddings()
+    while not hasattr(found, "num_embeddings"):
+        found = found.get_base_layer() if hasattr(found, "get_base_layer") else found.original_module
+    return int(found.num_embeddings)
 
 
 def backbone(model: nn.Module) -> nn.Module:

@@ -1,14 +1,12 @@
 """Finds out before training whether a model shows its hidden states, and takes replayed rows along."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from ..data import TokenizedRow
 from ..data.batch import ReplayBatch
 from ..models.modes import without_dropout
-from ..models.parts import LogitHead, base_model
+from ..models.parts import LogitHead, base_model, vocabulary_size
 from .joint import HiddenStateTap
 
 #: Largest difference, as a share of the largest number, that rounding in bf16 explains.
@@ -34,8 +32,7 @@ def joinable_layouts(tap: HiddenStateTap, model: nn.Module, needed: str | None =
             rows must join and cannot.
     """
     device = next(model.parameters()).device
-    embeddings: Any = base_model(model).get_input_embeddings()
-    size = int(embeddings.num_embeddings)
+    size = vocabulary_size(model)
     task, replay = (ReplayBatch.of([_row(first, size)], [0], device) for first in (1, 5))
     with without_dropout(model):
         try:

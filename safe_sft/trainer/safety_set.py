@@ -20,6 +20,7 @@ from ..data.tokenization import is_formatted
 from ..evaluation import RefusalPhrases, Verdict
 from ..hub.facts import SafetyRowsFacts
 from ..models.modes import placed
+from ..models.parts import vocabulary_size
 from .kept_answers import own_answers
 from .task_rows import require_known
 from .teacher import rows_date
@@ -125,7 +126,7 @@ class SafetySet:
                     tokenized[index] = tokenize_row(processing_class, row, args.max_length, options)
             except RenderingError as error:
                 raise ValueError(f"Row {index} of the safety rows cannot be rendered. {error}") from error
-        size = int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+        size = vocabulary_size(model)
         for index, ids in {**{i: row.input_ids for i, row in tokenized.items()}, **prompts}.items():
             require_known(ids, size, f"Row {index} of the safety rows")
         if prompts:

@@ -12,6 +12,7 @@ from ..config.safe_sft_config import SafeSFTConfig
 from ..data.rendering import TEMPLATE_ERRORS, has_template
 from ..data.safety_rows import template_options
 from ..data.values import check_training_rows, require_training_columns
+from ..models.parts import vocabulary_size
 
 
 def check_rows(args: SafeSFTConfig, dataset: Any) -> None:
@@ -50,7 +51,7 @@ def check_token_ids(model: Any, dataset: Any) -> None:
             "No training row keeps a token to learn: `max_length` cuts off every answer, or all labels are -100. "
             "Raise `max_length`, or look at the rows."
         )
-    size = model.get_input_embeddings().num_embeddings
+    size = vocabulary_size(model)
     if (pyarrow.compute.max(dataset.data.column("input_ids").combine_chunks().flatten()).as_py() or 0) < size:
         return
     for index, ids in enumerate(dataset["input_ids"]):
