@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..methods import SafetyMethod
@@ -30,7 +30,33 @@ class StepGuard(TrainerCallback):
         self._expected = [method.name for method in methods if method.has_loss or method.projects]
         self._losses: dict[str, Tensor] = {}
         self._norm: Tensor | float | None = None
+        self._frozen: frozenset[str] = frozenset()
         self._awaited = self._reached = False
+
+    def prepared(self, model: nn.Module) -> None:
+        """Remember which weights were frozen when the methods read the aligned model: these belong to it.
+
+        Args:
+            model: the model that they read.
+        """
+        self._frozen = frozenset(name for name, weight in model.named_parameters() if not weight.requires_grad)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Check that nothing is trained that belongs to the aligned model.
+
+        Raises:
+            ValueError: naming a weight that has been unfrozen since.
+        """
+        named = model.named_parameters() if self._expected and model is not None else ()
+        unfrozen = [name for name, weight in named if weight.requires_grad and name in self._frozen]
+        if unfrozen:
+            raise ValueError(
+                f"{len(unfrozen)} weights, such as '{unfrozen[0]}', were frozen when the trainer read the aligned "
+                "model, and are trained now: the safety terms would be measured from a model that moves. Unfreeze "
+                "them before you make the trainer."
+            )
 
     def saw_loss(self, name: str, value: Tensor) -> None:
         """Keep a micro-step's part of a loss.

@@ -67,6 +67,7 @@ class SafetyTerms:
             method.prepare(setup)
             if auto := self._auto.get(method.name):
                 auto.set_budget(setup.args.safety_budget or method.budget(setup))
+        self.guard.prepared(setup.model)
 
     def _weight(self, name: str) -> float | Tensor:
         return self._auto[name].value if name in self._auto else self._fixed[name]

@@ -98,6 +98,25 @@ def test_a_term_whose_gradient_is_thrown_away_stops_the_first_step(loss, method,
     assert_same(trained_weights(trainer), before)
 
 
+@pytest.mark.parametrize("method", ["der", "l2", "lwf", "agem"])
+def test_weights_unfrozen_under_the_aligned_model_stop_before_the_first_step(tmp_path, method):
+    trainer = make_trainer(tmp_path, method)
+    trainer.model.base_model.model.lm_head.weight.requires_grad_(True)
+    before = trained_weights(trainer)
+    with pytest.raises(ValueError, match=r"lm_head.*Unfreeze them before you make the trainer"):
+        trainer.train()
+    assert_same(trained_weights(trainer), before)
+
+
+def test_weights_frozen_later_and_plain_training_are_nobodys_fault(tmp_path):
+    trainer = make_trainer(tmp_path / "none", "none", max_steps=1)
+    trainer.model.base_model.model.lm_head.weight.requires_grad_(True)
+    trainer.train()
+    trainer = make_trainer(tmp_path / "der", "der", max_steps=1)
+    next(weight for weight in trainer.model.parameters() if weight.requires_grad).requires_grad_(False)
+    trainer.train()
+
+
 def test_a_loss_that_calls_ours_trains(tmp_path):
     trainer = own_trainer(tmp_path, doubled, gradient_accumulation_steps=2)
     trainer.train()
