@@ -1,5 +1,6 @@
 """Suites: named sets of requests, each marked as harmful or harmless."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from ...data.safety_rows import Messages, template_options
 from ...data.subset import evenly_spread
 from ...data.values import value_fault
 from ...version import __version__
+
+logger = logging.getLogger(__name__)
 
 #: Name of a built-in suite -> (prompt set, whether its requests are harmful).
 BUILTIN_SUITES = {"builtin-harmful": ("harmful_heldout", True), "builtin-harmless": ("over_refusal", False)}
@@ -154,10 +157,25 @@ def rows_to_cases(
     return tuple(cases)
 
 
+def _distinct(cases: tuple[Case, ...], name: str) -> tuple[Case, ...]:
+    """Leave out the cases that ask the same as an earlier one."""
+    first: dict[str, Case] = {}
+    for case in cases:
+        first.setdefault(repr((case.turns, case.harmful, case.options)), case)
+    kept = tuple(first.values())
+    if len(kept) < len(cases):
+        logger.warning(
+            "%d of the %d requests of '%s' repeat another, and count once.", len(cases) - len(kept), len(cases), name
+        )
+    return kept
+
+
 def file_suite(name: str, *, prompt: str = "prompt", harmful: bool = True) -> Suite:
     """Read a suite from a JSON, JSONL, CSV, Parquet or text file, or from a data set of the Hub with a prompt column.
 
-    A column `category` is read where there is one, and a column `harmful` (booleans, or words such as `unsafe`).
+    A column `category` is read where there is one, and a column `harmful` (booleans, or words such as `unsafe`). A
+    request that stands there more than once counts once, and is said: the model answers it the same way each time, and
+    an interval over copies would be too narrow.
 
     Args:
         name: path of the file, or Hub name.
@@ -171,7 +189,7 @@ def file_suite(name: str, *, prompt: str = "prompt", harmful: bool = True) -> Su
     rows = load_rows(name, split="train")
     column = "text" if Path(name).suffix == ".txt" else prompt
     label = "harmful" if "harmful" in rows.column_names else None
-    cases = rows_to_cases(rows, f"'{name}'", prompt=column, label=label, harmful=harmful)
+    cases = _distinct(rows_to_cases(rows, f"'{name}'", prompt=column, label=label, harmful=harmful), name)
     return Suite(Path(name).stem if is_file_name(name) else name, cases, name, _revision(name))
 
 

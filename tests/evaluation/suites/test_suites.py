@@ -14,6 +14,7 @@ import datasets
 import pytest
 from datasets import Dataset
 
+from safe_sft.data.forms import as_messages
 from safe_sft.evaluation import SuiteUnavailable, load_suites
 from safe_sft.evaluation.suites.published import PUBLISHED_SUITES, published_suite
 from safe_sft.evaluation.suites.suite import Case, Suite, builtin_suite, file_suite
@@ -272,3 +273,15 @@ def test_a_subset_is_spread_and_stable():
     assert suite.subset(20) is suite
     with pytest.raises(ValueError, match="at least 1"):
         suite.subset(0)
+
+
+def test_a_request_that_stands_in_a_file_twice_counts_once(tmp_path, caplog):
+    chat = [{"role": "user", "content": "a"}]
+    asked = [{"prompt": p} for p in ("b", "a", "b", chat, [{"role": "system", "content": "s"}, *chat], "c")]
+    path = tmp_path / "asked.jsonl"
+    path.write_text("\n".join(json.dumps({"prompt": as_messages(row["prompt"])}) for row in asked))
+    with caplog.at_level("WARNING"):
+        cases = file_suite(str(path)).cases
+    assert [len(case.turns) for case in cases] == [1, 1, 2, 1]
+    assert [case.prompt for case in cases] == ["b", "a", "a", "c"]
+    assert "2 of the 6 requests" in caplog.text
