@@ -64,7 +64,8 @@ def default_weight(method: type[SafetyMethod], divergence: str | None) -> float:
         method: class of the method.
         divergence: the run's `teacher_divergence`; None for the method's own.
     """
-    return method.default_weights.get(divergence or "", method.default_weight)
+    named = divergence if isinstance(divergence, str) else ""  # other values are refused where all are looked at
+    return method.default_weights.get(named, method.default_weight)
 
 
 def method_weights(

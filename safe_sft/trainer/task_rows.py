@@ -34,12 +34,13 @@ def check_rows(args: SafeSFTConfig, dataset: Any) -> None:
         check_training_rows(dataset, args.dataset_text_field, "train_dataset")
 
 
-def check_token_ids(model: Any, dataset: Any) -> None:
+def check_token_ids(model: Any, dataset: Any, max_length: int | None) -> None:
     """Check that tokenised rows are some, and have no token that the model lacks: a GPU would only stop.
 
     Args:
         model: the model.
         dataset: the trainer's `train_dataset`, tokenised.
+        max_length: most tokens of a row, for the message.
 
     Raises:
         ValueError: when no row is left, or for the first with such a token, naming row, token and vocabulary.
@@ -48,8 +49,8 @@ def check_token_ids(model: Any, dataset: Any) -> None:
         return
     if not len(dataset):
         raise ValueError(
-            "No training row keeps a token to learn: `max_length` cuts off every answer, or all labels are -100. "
-            "Raise `max_length`, or look at the rows."
+            f"No training row keeps a token to learn: `max_length={max_length}` cuts off every answer, or all labels "
+            "are -100. Raise `max_length`, or look at the rows."
         )
     size = vocabulary_size(model)
     if (pyarrow.compute.max(dataset.data.column("input_ids").combine_chunks().flatten()).as_py() or 0) < size:

@@ -219,8 +219,8 @@ def test_each_job_has_a_gpu_of_its_own(tmp_path, monkeypatch):
 
 
 def test_secrets_reach_the_run_and_no_file(tmp_path):
-    secret = {"hub_token": "hf_abcdefghijklmnopqrst", "env": {"MY_SECRET": "swordfish99"}}
-    _, runs = make(tmp_path, variants={"none": secret})
+    token = {"hub_token": "hf_abcdefghijklmnopqrst"}
+    _, runs = make(tmp_path, variants={"none": token}, env={"MY_SECRET": "swordfish99"})
     does = engine(tmp_path, runs)
     does._command = lambda *_: [sys.executable, "-c", "import os; print(len(os.environ['MY_SECRET']))"]
     (one,) = does.go()
