@@ -14,6 +14,8 @@ from .numbers import count
 from .recipe_arguments import Arguments
 from .recipe_arguments import parse as parse_recipe
 
+_MOST_DEVICES = 100_000
+
 
 def options() -> argparse.ArgumentParser:
     """Make the parser of this command's own options, which come beside those of `safe-sft train`."""
@@ -54,6 +56,8 @@ def run(parsed: tuple[argparse.Namespace, Arguments]) -> int:
     utilization = UTILIZATION if own.utilization is None else own.utilization
     if not 0 < utilization <= 1:
         raise ValueError(f"`--utilization {utilization}` must be above 0 and at most 1.")
+    if own.devices > _MOST_DEVICES:
+        raise ValueError(f"`--devices {own.devices}` is more than {_MOST_DEVICES}. Give the GPUs that train together.")
     with one_line_errors("plan", TypeError):
         task, safety = local_rows(*arguments, rows=own.rows, row_tokens=own.row_tokens)
         plan = make_plan(

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..storage.nesting import require_shallow
 from ..storage.writing import complete_file
-from .nesting import require_shallow
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -1,11 +1,11 @@
 """`safety.json`: how safe a model is and how it was made, beside the model, for its card and for whoever pushes it."""
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..storage.json_object import read_json_file
 from ..storage.secrets import cleaned, without_secrets
 from ..storage.writing import write_json
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .facts import RunFacts
 
 SAFETY_FILE = "safety.json"
+_REMEDY = "Restore it, or remove it to push without it."
 
 
 def write_safety(folder: str | os.PathLike[str], measured: Mapping[str, Any], facts: "RunFacts") -> Path:
@@ -32,15 +33,14 @@ def read_safety(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Read what `write_safety` wrote; None where there is no such file.
 
     Raises:
-        ValueError: when the file is not JSON.
+        ValueError: when the file is not JSON, or holds no mapping.
     """
     path = Path(folder) / SAFETY_FILE
     if not path.is_file():
         return None
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"'{path}' is not JSON ({error}). Restore it, or remove it to push without it.") from error
+    content = read_json_file(path, _REMEDY)
+    if not isinstance(content, dict):
+        raise ValueError(f"'{path}' holds a {type(content).__name__}, not a mapping. {_REMEDY}")
     return content
 
 

@@ -1,10 +1,10 @@
 """What the folder of a model or an adapter holds, how to tell the two apart, and where the tokenizer is."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..storage.json_object import read_json_file
 from .fit import ModelError
 
 #: What the names of weight files begin with.
@@ -30,6 +30,8 @@ def index_name(stem: str) -> str:
 WEIGHTS, INDEX = shard_name(MODEL), index_name(MODEL)
 ADAPTER_WEIGHTS = shard_name(ADAPTER)
 MODEL_CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+_REMEDY = "Fetch or save the folder anew."
 ADAPTER_CONFIG = "adapter_config.json"
 
 #: Patterns of the files that tokenizers and processors are made of, and of their templates.
@@ -44,7 +46,7 @@ TOKENIZER_FILES = (
     "additional_chat_templates",
 )
 #: Patterns of what a model needs besides its configuration, its weights and its tokenizer.
-MODEL_FILES = ("generation_config.json", "*.py", "*processor_config.json")
+MODEL_FILES = (GENERATION_CONFIG, "*.py", "*processor_config.json")
 #: One of these is in every folder that has a tokenizer.
 _HAS_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
@@ -102,11 +104,11 @@ def read_json(path: Path) -> dict[str, Any]:
         ModelError: when it holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # also for bytes that are no UTF-8
-        raise ModelError(f"'{path}' is not JSON ({error}). Fetch or save the folder anew.") from error
+        content = read_json_file(path, _REMEDY)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
     if not isinstance(content, dict):
-        raise ModelError(f"'{path}' holds a {type(content).__name__}, not a mapping. Fetch or save the folder anew.")
+        raise ModelError(f"'{path}' holds a {type(content).__name__}, not a mapping. {_REMEDY}")
     return content
 
 

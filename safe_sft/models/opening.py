@@ -10,7 +10,7 @@ import torch
 
 from ..storage.links import outside_target
 from .fit import ModelError
-from .folders import INDEX, read_json, required_folder
+from .folders import GENERATION_CONFIG, INDEX, read_json, required_folder
 
 #: Characters of a library's own words that are repeated.
 _LONGEST_REASON = 300
@@ -42,6 +42,8 @@ def readable(kind: str, name: str) -> Iterator[None]:
     folder = required_folder(name)
     if folder is not None:
         _check_index(folder, name)
+        if kind == "model" and (folder / GENERATION_CONFIG).is_file():
+            read_json(folder / GENERATION_CONFIG)  # transformers would go on without a damaged one
     try:
         yield
     except (torch.OutOfMemoryError, ImportError, ModelError, MissingFileError):

@@ -1,9 +1,9 @@
 """Reads the index of a teacher cache, which trainer and Hub both open."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from .json_object import read_json_file
 from .names import TEACHER_INDEX
 
 
@@ -18,8 +18,8 @@ def read_teacher_index(folder: Path) -> dict[str, Any]:
     """
     path = folder / TEACHER_INDEX
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
+        index = read_json_file(path, "Delete the folder.")
+    except ValueError:
         index = None
     found = index if isinstance(index, dict) else {}
     if not isinstance(found.get("parts"), list) or not isinstance(found.get("provenance"), dict):

@@ -1,6 +1,5 @@
 """Which checkpoints are complete: what was being written when a run was killed is passed over, and said."""
 
-import json
 import os
 import re
 from pathlib import Path
@@ -8,6 +7,8 @@ from pathlib import Path
 from accelerate.logging import get_logger
 from safetensors import SafetensorError, safe_open
 from transformers.trainer import TRAINER_STATE_NAME
+
+from ..storage.json_object import read_json_file
 
 logger = get_logger(__name__)
 
@@ -123,7 +124,7 @@ def what_is_missing(checkpoint: Path) -> str | None:
         checkpoint: folder of the checkpoint.
     """
     try:
-        state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        state = read_json_file(checkpoint / TRAINER_STATE_NAME, "Resume from another checkpoint.")
         int(state["global_step"])
     except FileNotFoundError:
         return f"{TRAINER_STATE_NAME} is missing"
@@ -144,7 +145,7 @@ def step_of(checkpoint: str) -> int:
     Args:
         checkpoint: folder of the checkpoint.
     """
-    state = json.loads((Path(checkpoint) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    state = read_json_file(Path(checkpoint) / TRAINER_STATE_NAME, "Resume from another checkpoint.")
     return int(state["global_step"])
 
 

@@ -15,6 +15,7 @@ from ..data.tokenization import answered
 from ..models.generation import generation_config
 from ..models.identity import model_identity
 from ..replay import answer_prompts
+from ..storage.json_object import read_json_file
 from ..storage.made_once import made_once
 from ..storage.writing import write_json
 
@@ -67,7 +68,7 @@ def _kept(path: Path, ask: Callable[[], list[list[int]]]) -> list[list[int]]:
             if PartialState().is_main_process:
                 write_json(path, {"answers": given})
             PartialState().wait_for_everyone()
-        content: dict[str, list[list[int]]] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, list[list[int]]] = read_json_file(path, "Remove it; the answers are then made anew.")
     return content["answers"]
 
 

@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from ..data.subset import evenly_spread
 from ..models.adapters import adapter_is_fresh, of_adapter
 from ..models.fingerprint import model_fingerprint
+from ..storage.json_object import read_json_file
 from ..storage.writing import write_json
 
 logger = get_logger(__name__)
@@ -21,6 +22,7 @@ logger = get_logger(__name__)
 ORIGIN_FILE = "safety_origin.json"
 # So many rows of the task enter its digest, evenly spread.
 _ROWS = 64
+_REMEDY = "Resume from another checkpoint."
 #: Fields of methods that say where something lies, or how it is computed, and change no update.
 _WITHOUT_EFFECT = {"teacher", "teacher_cache", "teacher_memory", "importance_path", "ema_on_cpu", "ema_evaluate"}
 _SAID = {"seed": "random numbers (`seed`)", "rows": "training rows", "safety_rows": "safety rows"}
@@ -76,7 +78,7 @@ class Origin:
         if not path.is_file():
             logger.warning(f"{checkpoint} does not say what its aligned model was: it was saved without one.")
             return
-        then, now = json.loads(path.read_text(encoding="utf-8")), asdict(self)
+        then, now = read_json_file(path, _REMEDY), asdict(self)
         if then.get("aligned") != self.aligned:
             raise ValueError(
                 f"The checkpoint '{checkpoint}' was trained from another aligned model than the one that was passed: "
@@ -103,7 +105,7 @@ def warn_of_lost_protection(checkpoint: str) -> None:
     """
     path = Path(checkpoint, ORIGIN_FILE)
     if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8")).get("settings", {}).get("safety_method")
+        before = read_json_file(path, _REMEDY).get("settings", {}).get("safety_method")
         logger.warning(
             f"'{checkpoint}' was trained with {f'`safety_method={before!r}`' if before else 'a safety method'}, and "
             "this run has none: nothing is protected from here on. Set `safety_method` as before."

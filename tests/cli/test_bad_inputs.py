@@ -6,10 +6,20 @@ import pytest
 import transformers
 
 from safe_sft.cli.main import main
-from tests.bad_inputs import commands, experiments, kept_files, model_folders, python_calls, recipe_fields, row_files
+from tests.bad_inputs import (
+    bounds,
+    commands,
+    experiments,
+    kept_files,
+    model_folders,
+    python_calls,
+    recipe_fields,
+    row_files,
+)
 from tests.bad_inputs.table import make_good_inputs, prepare
 
-ROWS = [*recipe_fields.ROWS, *row_files.ROWS, *model_folders.ROWS, *commands.ROWS, *experiments.ROWS, *kept_files.ROWS]
+_TABLES = (recipe_fields, row_files, model_folders, commands, experiments, kept_files, bounds)
+ROWS = [row for table in _TABLES for row in table.ROWS]
 CALLS = python_calls.ROWS
 
 

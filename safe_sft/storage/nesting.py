@@ -1,4 +1,4 @@
-"""Refuses JSON that is nested so deeply that the library which reads rows would end the process."""
+"""Refuses JSON that is nested so deeply that what reads or copies it would end the process."""
 
 import re
 from pathlib import Path
@@ -10,11 +10,12 @@ _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _OTHERS = bytes(set(range(256)) - _STEP.keys())
 
 
-def require_shallow(path: Path) -> None:
-    """Check how deeply the rows of a JSON file are nested.
+def require_shallow(path: Path, remedy: str = "Write it flat, or remove the row.") -> None:
+    """Check how deeply a JSON file is nested.
 
     Args:
         path: a file of JSON, or of one JSON object a line.
+        remedy: what to do where it is deeper, as a sentence.
 
     Raises:
         ValueError: when it is deeper than `DEEPEST`; the message has the line.
@@ -29,8 +30,8 @@ def require_shallow(path: Path) -> None:
                 depth = max(0, depth + _STEP[bracket])
                 if depth > DEEPEST:
                     raise ValueError(
-                        f"'{path}' is nested more than {DEEPEST} deep in line {number}, which no row is. Write it "
-                        "flat, or remove the row."
+                        f"'{path}' is nested more than {DEEPEST} deep in line {number}, which nothing that "
+                        f"is read here needs. {remedy}"
                     )
 
 
