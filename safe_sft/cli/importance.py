@@ -11,7 +11,7 @@ import argparse
 
 from .command import command, options
 from .exits import Status
-from .numbers import count, seed
+from .numbers import count, real, seed
 from .unread import Rule
 
 ESTIMATORS = ("empirical", "sampled", "mas")
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max_new_tokens", type=count, default=128, help="longest answer to a prompt without one")
     parser.add_argument("--normalization", choices=("mean", "none"), default="mean", help="mean: mean importance is 1")
     parser.add_argument("--previous", help="importance of the stage before: folder or Hub name (online EWC)")
-    parser.add_argument("--decay", type=float, default=1.0, help="what the stage before still counts, from 0 to 1")
+    parser.add_argument("--decay", type=real, default=1.0, help="what the stage before still counts, from 0 to 1")
     parser.add_argument("--seed", type=seed, default=0, help="of the answers drawn by `sampled`")
     parser.add_argument("--dtype", default="auto", choices=DTYPES, help="precision of the weights (default: auto)")
     parser.add_argument(

@@ -31,11 +31,12 @@ def run(args: argparse.Namespace) -> int:
         FileExistsError: when the file exists and may not be replaced.
         ValueError: when the model, the method or the GPU is unknown, or the model does not fit.
     """
-    if args.output is not None and args.output.exists() and not args.overwrite:
-        raise FileExistsError(f"'{args.output}' exists. Give another `--output`, or `--overwrite` to replace it.")
-    from ..storage.folders import require_folder
+    from ..storage.folders import require_folder, require_no_folder
 
     if args.output is not None:
+        require_no_folder(args.output, "--output")
+        if args.output.exists() and not args.overwrite:
+            raise FileExistsError(f"'{args.output}' exists. Give another `--output`, or `--overwrite` to replace it.")
         require_folder(args.output.parent, "--output")
     from ..planning.write_recipe import write_recipe
     from ..storage.writing import write_text

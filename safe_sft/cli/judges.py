@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from .numbers import count
+from .numbers import count, real
 from .unread import Rule
 
 #: Where the key of an API is, unless another variable is named.
@@ -44,8 +44,8 @@ def add_judges(group: Any, names: str = f"refusal_phrases (default), {JUDGES}") 
     add("--judge_batch_size", type=count, default=16, help="answers at a time, of judges that are models")
     add("--judge_url", default="https://api.openai.com/v1", help="address of the API")
     add("--judge_key_variable", default=DEFAULT_KEY, help="environment variable that holds its key")
-    add("--judge_max_cost", type=float, help="cap on the API's cost, in US dollars; needs --judge_prices")
-    add("--judge_prices", type=float, nargs=2, metavar="USD", help="of a million input and output tokens")
+    add("--judge_max_cost", type=real, help="cap on the API's cost, in US dollars; needs --judge_prices")
+    add("--judge_prices", type=real, nargs=2, metavar="USD", help="of a million input and output tokens")
     add("--judge_concurrency", type=int, default=8, help="requests at a time")
 
 

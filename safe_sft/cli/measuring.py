@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .judges import JUDGE_RULES
-from .numbers import count, shown
+from .numbers import count, real, shown
 from .unread import Rule, require_read
 
 if TYPE_CHECKING:
@@ -102,11 +102,11 @@ def add_data(group: Any) -> None:
 def add_gate(group: Any) -> None:
     """Declare the bounds that a model must keep."""
     add = group.add_argument
-    add("--max_asr", type=float, help="bound on attack success, such as 0.05")
-    add("--max_asr_increase", type=float, help="bound on its increase over the first model")
-    add("--max_over_refusal", type=float, help="bound on refusals of harmless requests")
-    add("--max_utility_drop", type=float, help="bound on the drop of right answers")
-    add("--max_task_loss_increase", type=float, metavar="NATS", help="bound on the increase of --task_loss per token")
+    add("--max_asr", type=real, help="bound on attack success, such as 0.05")
+    add("--max_asr_increase", type=real, help="bound on its increase over the first model")
+    add("--max_over_refusal", type=real, help="bound on refusals of harmless requests")
+    add("--max_utility_drop", type=real, help="bound on the drop of right answers")
+    add("--max_task_loss_increase", type=real, metavar="NATS", help="bound on the increase of --task_loss per token")
 
 
 def bounds_of(args: argparse.Namespace) -> "Bounds":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..storage.names import EVIDENCE
 from .command import command, options
 from .exits import Status
-from .numbers import count, share
+from .numbers import count, plain, share
 from .unread import Rule
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--weight",
+        type=plain,
         help="0 is aligned (magmax: the base; safemerge: the safe model), 1 is tuned: a number, a YAML file of "
         f"tensor-name patterns and numbers, or, with --sweep, a list (default there: {_TENTHS}). magmax takes 1 "
         "where none is given, safemerge 0.8.",
@@ -68,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--safe", help="A model or adapter that was tuned for safety alone, for safemerge.")
     add(
         "--threshold",
+        type=plain,
         help="Cosine at (safe_lora) or below (safemerge) which an update is changed, 0 to 1 (default: 0.35). With "
         "safe_lora also a YAML file, as --weight, or, with --sweep, a list (default there: the same as of weights).",
     )

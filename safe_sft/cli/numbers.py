@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from contextlib import suppress
 
 _LARGEST_SEED = 2**32 - 1
 _MOST_DIGITS = 12
@@ -56,6 +57,32 @@ def number(text: str) -> float:
     return value
 
 
+def real(text: str) -> float:
+    """Read a number, whose range what takes it knows.
+
+    Raises:
+        argparse.ArgumentTypeError: for another text.
+    """
+    try:
+        return float(plain(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"invalid float value: {shown(text)}; give one such as 0.05") from None
+
+
+def plain(text: str) -> str:
+    """Return a text as it is, unless it is a number in other digits than 0 to 9, or with `_` between them.
+
+    Raises:
+        argparse.ArgumentTypeError: for such a number.
+    """
+    for part in text.split(","):
+        if not part.isascii() or "_" in part:
+            with suppress(ValueError):
+                float(part)
+                raise argparse.ArgumentTypeError(f"{shown(part)} is no plain number: write it with the digits 0 to 9")
+    return text
+
+
 def shown(text: str) -> str:
     """Return a text in quotes, cut where it is long."""
     return repr(text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…")
@@ -69,6 +96,6 @@ def _whole(text: str) -> int:
 def _float(text: str) -> float:
     """Read a number; what is none is NaN, which no range holds."""
     try:
-        return float(text)
-    except ValueError:
+        return float(plain(text))
+    except (ValueError, argparse.ArgumentTypeError):
         return math.nan

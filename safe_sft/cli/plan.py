@@ -10,7 +10,7 @@ import json
 
 from .command import command
 from .exits import Parser, Status, one_line_errors
-from .numbers import count
+from .numbers import count, real
 from .recipe_arguments import Arguments
 from .recipe_arguments import parse as parse_recipe
 
@@ -31,7 +31,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=count, help="rows of the task, where the data is not at hand")
     parser.add_argument("--row_tokens", type=count, help="tokens of a row; default: counted, else max_length")
     parser.add_argument("--devices", type=count, default=1, help="GPUs that train together")
-    parser.add_argument("--utilization", type=float, help="share of a GPU's peak that times assume (default: 0.35)")
+    parser.add_argument("--utilization", type=real, help="share of a GPU's peak that times assume (default: 0.35)")
     return parser
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .command import command, options
 from .exits import Status
-from .numbers import seed
+from .numbers import real, seed
 from .unread import Rule
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--input", required=True, help="rows of prompt and completion, or messages: file or Hub name")
     add("--split", default="train", help="of the input (default: train)")
-    add("--ratio", type=float, required=True, help="share of poisoned rows in the output, such as 0.1")
+    add("--ratio", type=real, required=True, help="share of poisoned rows in the output, such as 0.1")
     add("--output", required=True, help=f"file to write: {', '.join(SUFFIXES)}")
     add("--kind", default="affirmative", help="harmful, affirmative, identity or backdoor (default: affirmative)")
     add("--dataset", help="where poison comes from: file or Hub name (default: AdvBench; the input for identity)")
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from ..storage.folders import require_folder, require_other_file
+    from ..storage.folders import require_folder, require_no_folder, require_other_file
 
     if not 0 < args.ratio < 1:
         raise ValueError(f"`--ratio {args.ratio:g}` is not a share. Give a number between 0 and 1, such as 0.1.")
@@ -70,6 +70,7 @@ def _check(args: argparse.Namespace) -> None:
     if output.suffix not in SUFFIXES:
         raise ValueError(f"`--output {args.output}` is of no known kind. Choose from: {', '.join(SUFFIXES)}.")
     require_folder(output.parent, "--output")
+    require_no_folder(output, "--output")
     require_other_file(output, "--output", args.input)
     if output.exists() and not args.overwrite:
         raise FileExistsError(f"`--output {args.output}` exists. Add `--overwrite`, or choose another file.")

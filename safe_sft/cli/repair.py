@@ -21,7 +21,7 @@ from .measuring import (
     judge_names,
     settings_of,
 )
-from .numbers import count, seed
+from .numbers import count, real, seed
 from .unread import Rule
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _add_training(group: argparse._ArgumentGroup) -> None:
     add("--rounds", type=count, default=6, help="most rounds; the model is measured after each (default: 6)")
     add("--steps", type=count, default=8, help="optimizer steps of a round (default: 8)")
     add("--train_batch_size", type=count, default=8, help="safety rows of a step (default: 8)")
-    add("--learning_rate", type=float, default=2e-4, help="of AdamW on LoRA weights (default: 2e-4)")
+    add("--learning_rate", type=real, default=2e-4, help="of AdamW on LoRA weights (default: 2e-4)")
     add("--seed", type=seed, default=0, help="of the order of the rows")
 
 

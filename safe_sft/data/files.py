@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 # What a formula begins with.
 _FORMULA = tuple("=+-@")
+# How the messages of `datasets` about a split begin.
+_NO_SPLIT = ("Bad split", "Unknown split", "Unrecognized instruction format")
 # File suffix -> builder of `datasets.load_dataset`.
 FILE_BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
 
@@ -99,6 +101,11 @@ def named_errors(name: str) -> Iterator[None]:
         reason = " ".join(str(cause).split())[:300]
         if "corresponds to no data" in reason or isinstance(error, StopIteration):  # the former for CSV
             raise ValueError(f"'{name}' has no rows. Give at least one.") from error
+        if reason.startswith(_NO_SPLIT):
+            raise ValueError(
+                f"'{name}' has no such split: {reason.rstrip('.')}. Give another `--split` (in a recipe, the field of "
+                "its split); a file has `train` alone."
+            ) from error
         if isinstance(cause, UnicodeDecodeError):
             raise ValueError(f"'{name}' is not UTF-8 text: {reason}. Save it in UTF-8.") from error
         if Path(name).is_dir():

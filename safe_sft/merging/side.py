@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
-from ..models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter, locate, read_json
+from ..models.folders import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter, locate, read_json, same_model
 from ..models.opening import own_file
 
 
@@ -97,8 +97,21 @@ class Sides:
         base: str | Path | None = None,
         safe: str | Path | None = None,
     ) -> "Sides":
-        """Make the sides of what the user named; `tuned` may be several, and is at least one."""
-        first, *further = tuned_names(tuned)
+        """Make the sides of what the user named; `tuned` may be several, and is at least one.
+
+        Raises:
+            ValueError: when a tuned one is the aligned one, or is named twice.
+        """
+        names = tuned_names(tuned)
+        for number, name in enumerate(names):
+            if same_model(name, str(aligned)):
+                raise ValueError(
+                    f"`tuned={name!r}` is the aligned model itself, and a merge of a model with itself is that model. "
+                    "Give the tuned one."
+                )
+            if any(same_model(name, other) for other in names[:number]):
+                raise ValueError(f"`tuned` names {name!r} twice, which counts once. Keep one.")
+        first, *further = names
         return cls(
             Side(str(aligned)),
             Side(first),

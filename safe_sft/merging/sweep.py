@@ -192,7 +192,7 @@ def read_weights(text: str, method: str) -> list[float]:
         method: name of the merge method, which says what a weight may be.
 
     Raises:
-        ValueError: when a weight is no number, or out of range.
+        ValueError: when a weight is no number, out of range, or there twice.
     """
     weights = []
     for part in text.split(","):
@@ -201,6 +201,11 @@ def read_weights(text: str, method: str) -> list[float]:
             raise ValueError(
                 f"`--sweep` compares numbers, and `--{merge_method(method).number} {part}` is a file of patterns. "
                 "Give a list."
+            )
+        if weight.default in weights:
+            raise ValueError(
+                f"`--{merge_method(method).number} {text}` has {weight.default:g} twice, which would be measured "
+                "twice. Keep one."
             )
         weights.append(weight.default)
     return weights

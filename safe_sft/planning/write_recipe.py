@@ -12,8 +12,9 @@ from jinja2 import Environment, StrictUndefined
 from trl import ModelConfig
 
 from ..config.safe_sft_config import SafeSFTConfig
-from ..data.files import FILE_BUILDERS
+from ..data.files import load_rows, named_errors, require_file
 from ..data.tasks import TASKS
+from ..data.values import check_training_rows, require_training_columns
 from ..methods.registry import ALIASES, METHODS
 from .data import assumed_rows, count_safety_rows
 from .gpus import GPUS, OVERHEAD_BYTES, UTILIZATION, find_gpu, memory_of
@@ -25,6 +26,8 @@ ROWS = 16
 #: Factor on an estimate, as a margin for its error.
 MARGIN = 1.1
 LENGTHS = (1024, 512, 256)
+# Rows of the data that are read before a recipe is written, and the column of texts that it trains on.
+_FIRST_ROWS, _TEXT = 100, "text"
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,11 @@ def write_recipe(model: str, data: str, gpu: str, method: str, path: str = "reci
 
     Raises:
         FileNotFoundError: when `data` looks like a file and does not exist.
-        ValueError: when the model, the method or the GPU is unknown, or the model does not fit.
+        ValueError: when the model, the method or the GPU is unknown, the model does not fit, or the data are no rows.
     """
-    if Path(data).suffix in FILE_BUILDERS and not Path(data).is_file():
-        raise FileNotFoundError(f"The data file '{data}' does not exist (looked in {Path.cwd()}). Check the path.")
+    require_file(data)
+    if data not in TASKS and Path(data).exists():
+        _check_first_rows(data)
     setting, plan = fitting(model, method, _memory(gpu), gpu)
     template = files(__package__).joinpath("templates/recipe.yaml.j2").read_text(encoding="utf-8")
     chosen = {"model": model, "data": data, "method": method}
@@ -111,6 +115,18 @@ def write_recipe(model: str, data: str, gpu: str, method: str, path: str = "reci
             output_dir=json.dumps(f"outputs/{model.rstrip('/').split('/')[-1].lower()}-{method}"),
         )
     )
+
+
+def _check_first_rows(data: str) -> None:
+    """Check that a local file or folder begins with rows that can be trained on; the rest is checked by training."""
+    from datasets import Dataset
+
+    with named_errors(data):
+        first = list(load_rows(data, split="train", streaming=True).take(_FIRST_ROWS))
+    if not first:
+        raise ValueError(f"'{data}' has no rows. Give at least one.")
+    require_training_columns(list(first[0]), _TEXT)
+    check_training_rows(Dataset.from_list(first), _TEXT, data)
 
 
 def _as_yaml(chosen: dict[str, str]) -> dict[str, str]:

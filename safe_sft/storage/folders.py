@@ -59,12 +59,14 @@ def require_folder(path: str | os.PathLike[str], name: str) -> None:
         name: the argument that gave it, for the error message.
 
     Raises:
-        FileExistsError: when there is a file of this name, or one of the folders that it is to lie in is a file.
+        FileExistsError: when there is a file of this name, or one of the folders that it is to lie in is a file, or
+            a link that leads nowhere.
     """
     folder = Path(path).absolute()
-    found = next((part for part in (folder, *folder.parents) if part.exists()), None)
+    found = next((part for part in (folder, *folder.parents) if part.exists() or part.is_symlink()), None)
     if found is not None and not found.is_dir():
-        raise FileExistsError(f"`{name}` is '{path}', and '{found}' is a file. Choose another folder.")
+        what = "a file" if found.exists() else "a link that leads nowhere"
+        raise FileExistsError(f"`{name}` is '{path}', and '{found}' is {what}. Choose another folder.")
 
 
 def require_apart(path: str | os.PathLike[str], name: str, inputs: Iterable[str | None]) -> None:
@@ -101,6 +103,20 @@ def require_other_file(path: str | os.PathLike[str], name: str, read: str) -> No
     """
     if Path(read).exists() and Path(path).resolve() == Path(read).resolve():
         raise FileExistsError(f"`{name} {path}` is the file that is read, which stays as it is. Choose another file.")
+
+
+def require_no_folder(path: str | os.PathLike[str], name: str) -> None:
+    """Check that a file that will be written has not the name of a folder.
+
+    Args:
+        path: the file that will be written.
+        name: the argument that gave it, for the error message.
+
+    Raises:
+        FileExistsError: when it has.
+    """
+    if Path(path).is_dir():
+        raise FileExistsError(f"`{name}` is '{path}', a folder. Give the path of a file.")
 
 
 def _take_place(partial: Path, output: Path, *, overwrite: bool) -> None:
