@@ -16,6 +16,7 @@
 A variant with `after` merges what another variant has trained with the aligned model; nothing is trained for it.
 """
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -163,6 +164,7 @@ def _points(axis: str, values: Any, path: str) -> dict[str, dict[str, Any]]:
         )
     for name, fields in points.items():
         _require_fields(name, fields, f"`{axis}: {name}` of '{path}'")
+    _require_different(points, f"The points of `{axis}` of '{path}'")
     return points
 
 
@@ -187,7 +189,21 @@ def _variants(variants: Any, axes: Axes, path: str) -> dict[str, dict[str, Any]]
                 )
         if AFTER in fields:
             _check_merge(name, fields, named, path)
+    _require_different(named, f"The variants of '{path}'")
     return named
+
+
+def _require_different(points: Mapping[str, Mapping[str, Any]], what: str) -> None:
+    """Refuse two names of the same settings, which would be the same runs twice."""
+    names: dict[str, str] = {}
+    for name, fields in points.items():
+        settings = json.dumps(plain_numbers(fields), sort_keys=True, default=str)
+        if settings in names:
+            raise ValueError(
+                f"{what} have `{names[settings]}` and `{name}` with the same settings, {shown(fields)}. Change or "
+                "remove one."
+            )
+        names[settings] = name
 
 
 def _check_merge(name: str, fields: Mapping[str, Any], variants: Mapping[str, Any], path: str) -> None:

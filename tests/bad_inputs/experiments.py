@@ -25,6 +25,8 @@ ROWS = [
         ("a value of another type", "", f"{NONE}model_name_or_path: a/b\ngrid: {{seed: [0, one]}}\n", "'none, seed=one' of '{here}/grid.yaml'", "invalid int value: 'one'"),
         ("a weight of another type", "", "model_name_or_path: a/b\nvariants: {none: {}, m: {after: none, merge_after_training: linear, merge_weight: half}}\n", "'m' of '{here}/grid.yaml'", "'half'"),
         ("a value twice, written in two ways", "", f"{NONE}grid: {{seed: [0, 0.0]}}\n", "`seed: [0, 0.0]`", "Keep one"),
+        ("two variants alike", "", "variants: {a: {safety_method: l2, safety_weight: 1}, b: {safety_weight: 1.0, safety_method: l2}}\n", "`a` and `b` with the same settings", "Change or remove one"),
+        ("two points alike", "", f"{NONE}grid: {{seed: {{x: {{seed: 1}}, y: {{seed: 1}}}}}}\n", "`x` and `y` with the same settings", "Change or remove one"),
         ("a field in two axes", "", f"{NONE}grid: {{a: {{x: {{seed: 0}}}}, b: {{y: {{seed: 1}}}}}}\n", "sets `seed` in `a` and in `b`", "Remove it from one"),
         ("a point of nothing", "", f"{NONE}grid: {{a: {{x: null}}}}\n", '`a: {"x": null}`', "Write one `name:"),
         ("a point that extends", "", f"{NONE}grid: {{a: {{x: {{extends: b.yaml}}}}}}\n", "`a: x` of '{here}/grid.yaml' sets `extends`", "Write it beside `grid`"),

@@ -89,7 +89,7 @@ def test_a_merge_brings_its_run_along_where_that_is_excluded(tmp_path):
 
 
 def test_equal_recipes_are_one_run(tmp_path):
-    experiment, runs = make(tmp_path, variants={"a": {"learning_rate": 1}, "b": {"learning_rate": 1.0}})
+    experiment, runs = make(tmp_path, learning_rate=1, variants={"a": {}, "b": {"learning_rate": 1.0}})
     assert len(experiment.cells) == 2
     assert [[cell.variant for cell in run.cells] for run in runs] == [["a", "b"]]
 
