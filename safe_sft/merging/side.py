@@ -100,15 +100,10 @@ class Sides:
         """Make the sides of what the user named; `tuned` may be several, and is at least one.
 
         Raises:
-            ValueError: when a tuned one is the aligned one, or is named twice.
+            ValueError: when a tuned one is named twice.
         """
         names = tuned_names(tuned)
         for number, name in enumerate(names):
-            if same_model(name, str(aligned)):
-                raise ValueError(
-                    f"`tuned={name!r}` is the aligned model itself, and a merge of a model with itself is that model. "
-                    "Give the tuned one."
-                )
             if any(same_model(name, other) for other in names[:number]):
                 raise ValueError(f"`tuned` names {name!r} twice, which counts once. Keep one.")
         first, *further = names

@@ -52,7 +52,6 @@ ROWS = [
     Bad("screen: no such split, streamed", "screen --model {good}/model --input {good}/task.jsonl --output {here}/s --streaming --split none", "none", "another `--split`"),
     Bad("poison: other digits", f"{POISON} --output {{here}}/o.jsonl --ratio \u0660.\u0665", "--ratio", "digits 0 to 9"),
     Bad("merge: a link to nowhere", f"{MERGE} --weight 0.5 --output {{here}}/o", "a link that leads nowhere", "Choose another folder", spoil=lambda here: (here / "o").symlink_to(here / "nowhere")),
-    Bad("merge: a model with itself", "merge --aligned {good}/model --tuned {good}/tuned/../model --weight 0.5 --output {here}/o", "is the aligned model itself", "Give the tuned one"),
     Bad("merge: a weight of a sweep twice", f"{MERGE} --sweep {{here}}/s --task_file {{good}}/task.jsonl --weight 0.5,0.50", "0.5 twice", "Keep one"),
     Bad("merge: one tuned twice", "merge --aligned {good}/model --tuned {good}/tuned {good}/model/../tuned --base {good}/adapter --method magmax --output {here}/o", "twice", "Keep one"),
     Bad("merge: other digits", f"{MERGE} --weight \u0660.\u0665 --output {{here}}/o", "--weight", "digits 0 to 9"),
