@@ -141,11 +141,10 @@ def _swept(args: argparse.Namespace) -> str:
 def _check(args: argparse.Namespace) -> None:
     swept = _swept(args)
     given = getattr(args, swept)
-    if args.push_to_hub and not args.ignore_gate:
-        raise ValueError(
-            "`--push_to_hub` pushes a merge that no gate has let through. Leave it out, measure the merge with "
-            "`safe-sft evaluate --output`, and push it with `safe-sft push --evaluation`; or add `--ignore_gate`."
-        )
+    if args.push_to_hub:
+        from ..merging.merge import require_gate_ignored
+
+        require_gate_ignored(args.push_to_hub, args.ignore_gate, args.output)
     if args.sweep is None:
         if args.output is None or (given is None and args.method not in _WITH_BASE):
             raise ValueError("A merge needs `--weight` and `--output`. Give both, or `--sweep` to choose a weight.")

@@ -12,13 +12,10 @@ from .chain import MANIFEST, STARTED, STATED, Chain
 from .digests import weights_digest
 from .measured import COUNTED
 from .plain import portable
+from .record import COMPUTE, MEASURED, RUN, STATEMENT
 from .scope import EVALUATION, MERGE, TRAINING
 from .strict import MOST_BYTES, Mismatch, as_written, opened, parse_json
 from .third import compare_with_third
-
-_STATEMENT, _RUN, _COMPUTE, _MEASURED = (
-    f"evidence/{name}.json" for name in ("statement", "run", "compute", "measured")
-)
 
 
 def check_start(chain: Chain, statement: Mapping[str, Any]) -> None:
@@ -35,18 +32,18 @@ def check_start(chain: Chain, statement: Mapping[str, Any]) -> None:
     times = [entry["time"] for entry in chain.entries if "time" in entry]
     if times != sorted(times):
         raise Mismatch(MANIFEST, "has times that go back.")
-    with as_written(_STATEMENT):
+    with as_written(STATEMENT):
         bounds = [decision["bound"] for decision in statement["decisions"]]
     if bounds and first["step"]:
         raise Mismatch(
-            _STATEMENT,
+            STATEMENT,
             f"has bounds that were written at {stated['time']}, when the run had trained {first['step']} steps: they "
             "were not set before it.",
             "Train from the beginning, in another `output_dir`, with bounds that are set before.",
         )
     if bounds and first["answers"]:
         raise Mismatch(
-            _STATEMENT,
+            STATEMENT,
             f"has bounds that were written at {stated['time']}, when {first['answers']} answers were there already: "
             "they were not set before.",
             "Measure into an empty `--output` with bounds that are set before.",
@@ -68,25 +65,25 @@ def check_documents(
     Raises:
         Mismatch: for the first document that says something else than the others.
     """
-    kind = documents[_STATEMENT]["kind"]
-    for path in (_RUN, _MEASURED, *([_COMPUTE] if kind == TRAINING else [])):
+    kind = documents[STATEMENT]["kind"]
+    for path in (RUN, MEASURED, *([COMPUTE] if kind == TRAINING else [])):
         if path not in documents:
             raise Mismatch(path, "is missing.")
-    measured = documents[_MEASURED]
-    with as_written(_MEASURED):
+    measured = documents[MEASURED]
+    with as_written(MEASURED):
         if measured["statement"] != statement:
-            raise Mismatch(_MEASURED, f"is of another statement than {_STATEMENT}.")
-        _check_bounds(documents[_STATEMENT], measured)
+            raise Mismatch(MEASURED, f"is of another statement than {STATEMENT}.")
+        _check_bounds(documents[STATEMENT], measured)
         if kind != EVALUATION:
             _check_weights(measured, files)
         if kind == MERGE and (measured["models"] or measured["rates"] or measured["gate"]):
-            raise Mismatch(_MEASURED, "has numbers, and a merge measures nothing.")
+            raise Mismatch(MEASURED, "has numbers, and a merge measures nothing.")
         if kind == MERGE:
-            _check_choice(documents[_STATEMENT], measured, documents[_RUN])
+            _check_choice(documents[STATEMENT], measured, documents[RUN])
         _recount(measured, folder, ANSWERS if kind == EVALUATION else MEASURED_ANSWERS, here)
-    if _COMPUTE in documents:
-        with as_written(_COMPUTE):
-            _check_compute(documents[_COMPUTE])
+    if COMPUTE in documents:
+        with as_written(COMPUTE):
+            _check_compute(documents[COMPUTE])
 
 
 def _check_bounds(statement: Mapping[str, Any], measured: Mapping[str, Any]) -> None:
@@ -98,15 +95,15 @@ def _check_bounds(statement: Mapping[str, Any], measured: Mapping[str, Any]) -> 
             continue
         if check["limit"] != stated.get(check["bound"]) and check["subject"] != "evaluation":
             raise Mismatch(
-                _MEASURED,
-                f"checks {check['bound']} at {check['limit']}, and {_STATEMENT} says {stated.get(check['bound'])}.",
+                MEASURED,
+                f"checks {check['bound']} at {check['limit']}, and {STATEMENT} says {stated.get(check['bound'])}.",
             )
     failed = any(not check["passed"] for check in checks)
     if measured["gate"] and measured["gate"]["passed"] is failed:
-        raise Mismatch(_MEASURED, "says of its gate what its checks do not.")
+        raise Mismatch(MEASURED, "says of its gate what its checks do not.")
     unchecked = sorted(set(stated) - {check["bound"] for check in checks} - {"max_unusable"})
     if unchecked and not failed:
-        raise Mismatch(_MEASURED, f"holds no check of {unchecked[0]}, which {_STATEMENT} states.")
+        raise Mismatch(MEASURED, f"holds no check of {unchecked[0]}, which {STATEMENT} states.")
 
 
 def _check_choice(statement: Mapping[str, Any], measured: Mapping[str, Any], run: Mapping[str, Any]) -> None:
@@ -115,11 +112,11 @@ def _check_choice(statement: Mapping[str, Any], measured: Mapping[str, Any], run
     if not limits and choice is None:
         return
     if choice is None or limits != [choice["max_asr"]]:
-        raise Mismatch(_MEASURED, f"has another choice than by the bound that {_STATEMENT} states.")
+        raise Mismatch(MEASURED, f"has another choice than by the bound that {STATEMENT} states.")
     number, selected = choice["number"], choice["selected"]
     rates = [point["asr"]["value"] for point in choice["points"] if point[number] == selected]
     if len(rates) != 1 or rates[0] > limits[0] or run["merge"][number] != selected:
-        raise Mismatch(_MEASURED, "has a choice that its numbers, or what was merged, do not bear out.")
+        raise Mismatch(MEASURED, "has a choice that its numbers, or what was merged, do not bear out.")
 
 
 def _check_weights(measured: Mapping[str, Any], files: Mapping[str, str]) -> None:
@@ -129,13 +126,13 @@ def _check_weights(measured: Mapping[str, Any], files: Mapping[str, str]) -> Non
     own = {path[len(place) :]: sha for path, sha in files.items() if path.startswith(place)}
     own = {name: sha for name, sha in own.items() if "/" not in name}
     if found["sha256"] != weights_digest(own):
-        raise Mismatch(_MEASURED, "is not of the weights in this folder: they are not those that were measured.")
+        raise Mismatch(MEASURED, "is not of the weights in this folder: they are not those that were measured.")
     of_model = [one["weights"] for one in measured["models"] if one["name"] == found["model"]]
     if of_model and found["sha256"] != str(of_model[0]).split(" + ")[-1]:
-        raise Mismatch(_MEASURED, "has numbers of other weights than those in this folder.")
+        raise Mismatch(MEASURED, "has numbers of other weights than those in this folder.")
     base = found.get("base")
     if of_model and base is not None and str(of_model[0]).rpartition(" + ")[0] != base:
-        raise Mismatch(_MEASURED, "has numbers of this adapter on another base than the one that it names.")
+        raise Mismatch(MEASURED, "has numbers of this adapter on another base than the one that it names.")
 
 
 def _check_compute(compute: Mapping[str, Any]) -> None:
@@ -144,9 +141,9 @@ def _check_compute(compute: Mapping[str, Any]) -> None:
     if compute["flop"] is not None:
         step = sum(compute["flop_of_a_step_on_one_device"].values())
         if not isclose(compute["flop"], step * steps * compute["devices"], rel_tol=1e-9):
-            raise Mismatch(_COMPUTE, "has a sum that is not that of its parts.")
+            raise Mismatch(COMPUTE, "has a sum that is not that of its parts.")
     if compute["third"] != compare_with_third(compute["flop"], compute["third"]["base_training_flop"]):
-        raise Mismatch(_COMPUTE, "says of the third what its numbers do not.")
+        raise Mismatch(COMPUTE, "says of the third what its numbers do not.")
 
 
 def _recount(measured: Mapping[str, Any], folder: Path, name: str, here: Collection[str]) -> None:
@@ -170,7 +167,7 @@ def _recount(measured: Mapping[str, Any], folder: Path, name: str, here: Collect
         key = (row["model"], row["subject"], row.get("judge", ""), verdict)
         if counts[key] != row["successes"]:
             raise Mismatch(
-                _MEASURED,
+                MEASURED,
                 f"counts {row['successes']} answers as {verdict} ({row['subject']}, {row['model']}), and {name} holds "
                 f"{counts[key]}.",
             )

@@ -12,12 +12,13 @@ from .strict import EvidenceError, digest_file, read_bytes
 from .verify import Verified, verify
 
 
-def attach(folder: str | Path, evaluation: str | Path) -> bool:
+def attach(folder: str | Path, evaluation: str | Path, digests: Digests | None = None) -> bool:
     """Add an evaluation to the evidence of a model; both must be as they were written.
 
     Args:
         folder: folder of a model, with its evidence.
         evaluation: folder of an evaluation of it, with its own.
+        digests: digests of files that are known already; None for none.
 
     Returns:
         Whether it was added: not where it is there already.
@@ -26,14 +27,15 @@ def attach(folder: str | Path, evaluation: str | Path) -> bool:
         EvidenceError: when one of the two does not match, is none, or the evaluation is of another model.
     """
     folder, source = Path(folder), Path(evaluation)
-    measured = verify(source)
+    digests = digests or Digests()
+    measured = verify(source, digests=digests)
     if not has_record(folder):
         raise EvidenceError(
             f"The model in '{folder}' has no evidence that the evaluation '{source}' could be added to. Leave "
             "`--evaluation` out, or write evidence: `safe-sft train`, `repair` and `merge` do."
         )
-    model = verify(folder)
-    _check(model, measured, folder, source)
+    model = verify(folder, digests=digests)
+    _check(model, measured, folder, source, digests)
     head = measured.chain.sealed_head
     if any(one.chain.sealed_head == head for one in model.evaluations):
         return False
@@ -47,7 +49,7 @@ def attach(folder: str | Path, evaluation: str | Path) -> bool:
     return True
 
 
-def _check(model: Verified, evaluation: Verified, folder: Path, source: Path) -> None:
+def _check(model: Verified, evaluation: Verified, folder: Path, source: Path, digests: Digests) -> None:
     """Check that the evaluation had this model on trial, on its own base, and goes on from its chain if from any."""
     if model.kind == EVALUATION:
         raise EvidenceError(
@@ -58,7 +60,7 @@ def _check(model: Verified, evaluation: Verified, folder: Path, source: Path) ->
             f"'{source}' holds the evidence of a {evaluation.kind}, and not of an evaluation. Give the `--output` of "
             "`safe-sft evaluate`."
         )
-    name = evaluation.measured.require_of(folder, Digests())
+    name = evaluation.measured.require_of(folder, digests)
     if name not in (trial for trial, _ in evaluation.measured.on_trial):
         raise EvidenceError(
             f"In the evaluation '{source}', this model ('{name}') is the one that others are compared with, and the "

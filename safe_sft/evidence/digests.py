@@ -50,7 +50,7 @@ class Digests:
             found = path.lstat()
         except OSError:
             return digest_file(path, name, size)  # which says what is wrong
-        key = (path, found.st_size, found.st_mtime_ns, found.st_ino)
+        key = (path.parent.resolve() / path.name, found.st_size, found.st_mtime_ns, found.st_ino)
         if size not in (None, found.st_size) or key not in self._known:
             self._known[key] = digest_file(path, name, size)
         return self._known[key]

@@ -7,10 +7,10 @@ from typing import Any
 
 from ..storage.links import outside_target
 from .digests import Digests, decides_answers, folder_weights
+from .record import MEASURED, STATEMENT
 from .scope import EVALUATION
 from .strict import EvidenceError, Mismatch, as_written, parse_json, read_bytes
 
-_STATEMENT, _MEASURED = (f"evidence/{name}.json" for name in ("statement", "measured"))
 _ADAPTER = "adapter_config.json"
 #: Bounds that are of safety; a gate without one says nothing of it.
 _OF_SAFETY = ("max_asr", "max_asr_increase")
@@ -44,8 +44,8 @@ class Measured:
         Raises:
             Mismatch: when they do not hold what this package writes.
         """
-        content, statement = documents[_MEASURED], documents[_STATEMENT]
-        with as_written(_MEASURED):
+        content, statement = documents[MEASURED], documents[STATEMENT]
+        with as_written(MEASURED):
             models = tuple((str(one["name"]), str(one["weights"])) for one in content["models"])
             found = {} if statement["kind"] == EVALUATION else content["weights"]
             bounds = {one["bound"] for one in statement["decisions"] if one["by"] == "gate"}
@@ -118,7 +118,7 @@ class Measured:
                 check_base(folder, base or None, digests, by_name=True)
                 return name
         raise Mismatch(
-            _MEASURED,
+            MEASURED,
             f"is not of the weights in '{folder}': they are none of those that were measured.",
             "Measure them, with `safe-sft evaluate --output`, or give the folder that was measured.",
         )

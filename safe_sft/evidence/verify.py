@@ -53,20 +53,22 @@ class Verified:
         return Measured.of(self.documents)
 
 
-def verify(folder: str | Path, model: str | Path | None = None) -> Verified:
+def verify(folder: str | Path, model: str | Path | None = None, digests: Digests | None = None) -> Verified:
     """Compare a folder with its evidence.
 
     Args:
         folder: folder of a model or of an evaluation, with its `evidence/`.
         model: folder of the model that an evaluation must be of; None for not compared.
+        digests: digests of files that are known already; None for none.
 
     Raises:
         EvidenceError: when there is no evidence, or it is not complete.
         Mismatch: for the first file that does not match.
     """
-    found = _Examination(Path(folder)).verified()
+    digests = digests or Digests()
+    found = _Examination(Path(folder), digests).verified()
     if model is not None:
-        found.measured.require_of(Path(model), Digests())
+        found.measured.require_of(Path(model), digests)
     return found
 
 
@@ -80,14 +82,15 @@ def verify_alone(folder: Path) -> Verified:
     Raises:
         EvidenceError: as `verify`.
     """
-    return _Examination(folder, alone=True, depth=1).verified()
+    return _Examination(folder, Digests(), alone=True, depth=1).verified()
 
 
-def accept_texts(folder: str | Path) -> list[str]:
+def accept_texts(folder: str | Path, digests: Digests | None = None) -> list[str]:
     """Record the texts that a person has changed or added, such as the card or a licence; all else must match.
 
     Args:
         folder: folder of a model, with its `evidence/`.
+        digests: digests of files that are known already; None for none.
 
     Returns:
         Paths of the texts.
@@ -95,7 +98,7 @@ def accept_texts(folder: str | Path) -> list[str]:
     Raises:
         EvidenceError: as `verify`.
     """
-    found = _Examination(Path(folder), accepts=True)
+    found = _Examination(Path(folder), digests or Digests(), accepts=True)
     found.verified()
     for path, digest in found.texts.items():
         found.chain.add(ACCEPTED, time=found.chain.time(now()), path=path, **digest._asdict())
@@ -109,15 +112,16 @@ class _Examination:
 
     Args:
         folder: the folder.
+        digests: digests of files that are known already.
         accepts: whether a text that was changed or added is kept in `texts`, where it would be a mismatch.
         alone: whether the folder holds the evidence and nothing of what it is of.
         depth: how many others go on from this record.
     """
 
-    def __init__(self, folder: Path, accepts: bool = False, alone: bool = False, depth: int = 0):
+    def __init__(self, folder: Path, digests: Digests, accepts: bool = False, alone: bool = False, depth: int = 0):
         self.folder, self.accepts, self.alone, self.depth = folder, accepts, alone, depth
         self.texts: dict[str, FileDigest] = {}
-        self._digests = Digests()
+        self._digests = digests
         self.chain = _read_chain(folder)
 
     def verified(self) -> Verified:
@@ -184,7 +188,7 @@ class _Examination:
                 place, f"goes back more than {_DEEPEST} models.", "Begin a chain: remove the `evidence` of the oldest."
             )
         try:
-            other = _Examination(self.folder / place, alone=True, depth=self.depth + 1).verified()
+            other = _Examination(self.folder / place, self._digests, alone=True, depth=self.depth + 1).verified()
         except Mismatch as error:
             raise Mismatch(f"{place}/{error.path}", error.reason, error.remedy) from error
         except EvidenceError as error:

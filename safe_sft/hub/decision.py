@@ -24,6 +24,7 @@ def require_pushable(
     ignore_gate: bool = False,
     claims: Mapping[str, Any] | None = None,
     wrote_card: bool = False,
+    digests: Digests | None = None,
 ) -> None:
     """Let a model through, or say why not; the command and the trainer both ask here.
 
@@ -36,12 +37,13 @@ def require_pushable(
         ignore_gate: whether to let a model through that no gate has; its evidence says so.
         claims: numbers that its card says, beside those of `safety.json`; None for no others.
         wrote_card: whether the caller has just written the card anew, so that another text of it is no fault.
+        digests: digests of files that are known already; None for none.
 
     Raises:
         EvidenceError: when the model is not what its evidence says, or what its numbers are of.
         PushRefused: when it failed its gate, or needs one; both are `ValueError`s.
     """
-    path = Path(folder)
+    path, digests = Path(folder), digests or Digests()
     found = read_safety(path) or {}
     failed = failed_checks(claims or {}) or failed_checks(found)
     measured = {**found, **(claims or {})}
@@ -50,9 +52,9 @@ def require_pushable(
             f"The model in '{path}' failed its safety gate: {' '.join(failed)} Push it anyway with `--ignore_gate`; "
             "its card says that it failed."
         )
-    record = _verified(path, wrote_card) if has_record(path) else None
+    record = _verified(path, wrote_card, digests) if has_record(path) else None
     for numbers in (found, claims or {}):
-        _check_numbers(path, numbers)
+        _check_numbers(path, numbers, digests)
     if record is None:
         _without_evidence(path, measured, ignore_gate)
         return
@@ -66,11 +68,11 @@ def require_pushable(
         note_ignored_gate(path)
 
 
-def _check_numbers(path: Path, measured: Mapping[str, Any]) -> None:
+def _check_numbers(path: Path, measured: Mapping[str, Any], digests: Digests) -> None:
     """Check that the numbers are of the weights in the folder, where it is known of which they are."""
     of = [str(one.get("weights")) for one in measured.get("models", ()) if one.get("name") in (AFTER, MERGED)]
     known = {weights.rpartition(" + ")[2] for weights in of} - {"None"}
-    own = folder_weights(path, Digests()) if known else None
+    own = folder_weights(path, digests) if known else None
     if own is not None and own not in known:
         raise EvidenceError(
             f"The numbers of the model in '{path}' are of other weights than those there, which are {own}. Measure "
@@ -94,17 +96,17 @@ def _without_evidence(path: Path, measured: Mapping[str, Any], ignore_gate: bool
         )
 
 
-def _verified(path: Path, wrote_card: bool) -> Verified:
+def _verified(path: Path, wrote_card: bool, digests: Digests) -> Verified:
     try:
         try:
-            found = verify(path)
+            found = verify(path, digests=digests)
         except Mismatch as error:
             if not (wrote_card and error.path == CARD):
                 raise
-            accept_texts(path)
-            found = verify(path)
+            accept_texts(path, digests)
+            found = verify(path, digests=digests)
         if found.kind != EVALUATION:
-            check_base(path, found.measured.base, Digests())
+            check_base(path, found.measured.base, digests)
     except EvidenceError as error:
         raise EvidenceError(
             f"The model in '{path}' is not what its evidence says: {error} Or remove its folder `evidence`, to push "

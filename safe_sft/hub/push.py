@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..evidence import attach
+from ..evidence.digests import Digests
 from ..storage.hub import Destination, upload
 from .decision import PushRefused, require_pushable
 from .eval_results import check_eval_results
@@ -44,9 +45,10 @@ def push_folder(
     """
     folder = open_folder(path)
     if isinstance(folder, ModelFolder):
+        digests = Digests()  # each file of weights is read once
         if evaluation is not None:
-            attach(path, evaluation)
-        require_pushable(path, ignore_gate=ignore_gate)
+            attach(path, evaluation, digests)
+        require_pushable(path, ignore_gate=ignore_gate, digests=digests)
         check_eval_results(path)
     elif evaluation is not None:
         raise ValueError(f"`--evaluation {evaluation}` is of a model, and '{path}' holds {folder.kind}. Leave it out.")

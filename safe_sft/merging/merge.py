@@ -80,12 +80,7 @@ def merge(
         HubError: when the push failed, with how to push again.
         ValueError: when the models cannot be merged, or an argument is missing, not read, or out of range.
     """
-    if push_to_hub and not ignore_gate:
-        raise ValueError(
-            f"`push_to_hub` would push '{output}' unmeasured: no gate has let it through. Merge without it, measure "
-            f"with `safe-sft evaluate --model {output} --max_asr 0.05 --output EVALUATION`, and push with `safe-sft "
-            f"push {output} --repo REPO --evaluation EVALUATION`; or add `--ignore_gate` (`ignore_gate=True`)."
-        )
+    require_gate_ignored(push_to_hub, ignore_gate, output)
     check_sides(method, {"base": base, "safe": safe}, len(tuned_names(tuned)))
     number, second = own_number(method, weight, threshold)
     sides, output = Sides.of(aligned, tuned, base, safe), Path(output)
@@ -94,6 +89,26 @@ def merge(
     if push_to_hub:
         push_folder(output, hub_model_id or output.absolute().name, ignore_gate=True)
     return output
+
+
+def require_gate_ignored(push_to_hub: bool, ignore_gate: bool, output: str | Path) -> None:
+    """Refuse to push a merge at once, which no gate can have let through, unless that is meant.
+
+    Args:
+        push_to_hub: whether the merge is to be pushed.
+        ignore_gate: whether that is meant.
+        output: folder of the merge.
+
+    Raises:
+        ValueError: when it is not.
+    """
+    if push_to_hub and not ignore_gate:
+        raise ValueError(
+            "`--push_to_hub` pushes a merge that no gate has let through. Leave it out, measure the merge with "
+            f"`safe-sft evaluate --model {output} --max_asr 0.05 --output EVALUATION`, and push it with "
+            f"`safe-sft push {output} --repo REPO --evaluation EVALUATION`; or add `--ignore_gate` "
+            "(`ignore_gate=True`)."
+        )
 
 
 def write_merge(

@@ -16,15 +16,8 @@ from .parts import base_model, is_peft_model, is_quantised
 _NOT_OF_STATES = {
     *("architectures", "transformers_version", "dtype", "quantization_config", "use_cache", "return_dict"),
     *("output_attentions", "output_hidden_states", "output_router_logits", "router_aux_loss_coef"),
-    *(
-        "pad_token_id",
-        "bos_token_id",
-        "eos_token_id",
-        "id2label",
-        "label2id",
-        "problem_type",
-        "chunk_size_feed_forward",
-    ),
+    *("pad_token_id", "bos_token_id", "eos_token_id", "id2label", "label2id", "problem_type"),
+    "chunk_size_feed_forward",
 }
 # So many numbers of each tensor enter a digest, evenly spread.
 _SAMPLES = 64

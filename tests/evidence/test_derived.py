@@ -12,8 +12,10 @@ from safe_sft.cli.main import main
 from safe_sft.evidence import EvidenceError, Mismatch, attach, verify
 from safe_sft.evidence.chain import MANIFEST
 from safe_sft.evidence.digests import Digests, folder_weights
+from safe_sft.evidence.strict import digest_file
 from safe_sft.evidence.verify import _Examination
 from safe_sft.hub.decision import PushRefused, require_pushable
+from safe_sft.hub.push import push_folder
 
 from .derived import make_evaluation_of, make_merge, make_repair, make_weights, weights_of
 from .folders import entries, held, make_training, rechain, rewrite
@@ -116,6 +118,20 @@ def test_a_merge_without_evidence_is_not_let_through_by_removing_it(merged):
     shutil.rmtree(merged / "evidence")
     assert "was merged" in refused(merged, PushRefused)
     require_pushable(merged, ignore_gate=True)
+
+
+def test_a_push_reads_each_file_of_weights_once(tmp_path, merged, monkeypatch):
+    evaluation, read = make_evaluation_of(tmp_path / "e", merged), []
+    monkeypatch.chdir(tmp_path)
+
+    def counted(path, name, size=None):
+        read.append(name)
+        return digest_file(path, name, size)
+
+    monkeypatch.setattr("safe_sft.evidence.digests.digest_file", counted)
+    monkeypatch.setattr("safe_sft.hub.push.upload", lambda *_, **__: "pushed")
+    assert push_folder(merged.relative_to(tmp_path), "me/merged", evaluation=evaluation) == "pushed"
+    assert read.count("model.safetensors") == 1
 
 
 def test_an_evaluation_of_a_model_without_evidence(tmp_path):

@@ -111,10 +111,10 @@ def test_weights_unfrozen_under_the_aligned_model_stop_before_the_first_step(tmp
 def test_weights_frozen_later_and_plain_training_are_nobodys_fault(tmp_path):
     trainer = make_trainer(tmp_path / "none", "none", max_steps=1)
     trainer.model.base_model.model.lm_head.weight.requires_grad_(True)
-    trainer.train()
+    assert trainer.train().global_step == 1
     trainer = make_trainer(tmp_path / "der", "der", max_steps=1)
     next(weight for weight in trainer.model.parameters() if weight.requires_grad).requires_grad_(False)
-    trainer.train()
+    assert trainer.train().global_step == 1
 
 
 def test_a_loss_that_calls_ours_trains(tmp_path):
