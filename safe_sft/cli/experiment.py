@@ -10,6 +10,7 @@ all runs are there, and 1 when some are not.
 import argparse
 import tempfile
 import time
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(runs: "list[Run]", path: str) -> None:
-    """Check each variant, each value of each axis, and each variant as a later stage, before anything is run.
+    """Check each pair of a variant and values of axes, and each variant as a later stage, before anything is run.
+
+    Settings that do not go together, such as two shares that leave no row of the task, come in pairs.
 
     Raises:
         ValueError: for the first recipe that cannot be used; the message names the run.
@@ -101,10 +104,11 @@ def _check(runs: "list[Run]", path: str) -> None:
     from ..experiments.refusals import require_models, require_possible
     from ..experiments.stage_recipe import stage_fields
 
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[tuple[str, str], ...]] = set()
     for run in runs:
-        new = {part for cell in run.cells for part in (("variant", cell.variant), *cell.point.items())}
-        new |= {("later stage", f"{run.anchor} {cell.variant}") for cell in run.cells if run.start is not None}
+        parts = [(("variant", cell.variant), *cell.point.items()) for cell in run.cells]
+        new = {some for names in parts for size in (1, 2) for some in combinations(names, size)}
+        new |= {(("later stage", f"{run.anchor} {cell.variant}"),) for cell in run.cells if run.start is not None}
         if run.cells and new <= seen:
             continue
         seen |= new

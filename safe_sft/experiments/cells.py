@@ -132,7 +132,8 @@ def without(cells: list[Cell], exclude: Any, axes: Mapping[str, Sequence[str]], 
             if key not in known or [name for name in labels(value) if name not in known[key]]:
                 raise ValueError(
                     f"`{EXCLUDE}` of '{path}' has `{key}: {shown(value)}`, which is nothing of this grid. Choose "
-                    f"from: {', '.join(known.get(key) or list(known))}."
+                    f"from: {', '.join(known.get(key) or list(known))}. Where a file that this one extends says it, "
+                    f"write `{EXCLUDE}: []`, or lines of your own, in this one."
                 )
     return [cell for cell in cells if not any(_matches(cell, line) for line in exclude)]
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..planning import GPUS, Plan
+from ..planning.configs import UnknownShape
 from ..planning.report import size
 from ..storage.terminal import console, shown, table
 from .folder import RunFolder
@@ -17,6 +18,8 @@ from .shared import shared_work
 _SHOWN = ("RTX4090", "A100-80GB")
 #: Fields that change no plan.
 _SEEDS = ("seed", "data_seed", "poison_ratio", "poison_kind", "poison_dataset", "poison_trigger", "safety_weight")
+#: What names a model.
+_MODEL = ("model_name_or_path", "model_revision")
 
 #: A field that counts only beside the importance of the stage before, which is not there yet.
 _CARRIED = "importance_decay"
@@ -45,19 +48,24 @@ def plan_runs(runs: Sequence[Run], planner: Planner) -> list[Planned]:
         runs: the runs.
         planner: plans the run of a recipe.
     """
-    known: dict[str, Planned] = {}
+    known: dict[Any, Planned] = {}
     planned = []
     for run in runs:
         if run.after is not None:
             planned.append(Planned(run))
             continue
+        model = tuple(run.recipe.get(name) for name in _MODEL)
         key = repr(sorted((name, repr(value)) for name, value in run.recipe.items() if name not in _SEEDS))
-        if key not in known:
+        found = known.get(model) or known.get(key)
+        if found is None:
             try:
-                known[key] = Planned(run, planner({k: v for k, v in run.recipe.items() if k != _CARRIED}))
+                found = Planned(run, planner({k: v for k, v in run.recipe.items() if k != _CARRIED}))
             except (OSError, ValueError) as error:  # a model that is not on this machine
-                known[key] = Planned(run, None, " ".join(str(error).split()))
-        planned.append(known[key]._replace(run=run))
+                found = Planned(run, None, " ".join(str(error).split()))
+                if isinstance(error, UnknownShape):
+                    known[model] = found  # the Hub is not asked again
+            known[key] = found
+        planned.append(found._replace(run=run))
     return planned
 
 

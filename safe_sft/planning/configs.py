@@ -21,6 +21,10 @@ _MOST = {
 }
 
 
+class UnknownShape(ValueError):
+    """There is no configuration of a model: not on this machine, not in the package, not on the Hub."""
+
+
 @cache
 def shipped_names() -> dict[str, str]:
     """Return the file of each model whose shape ships with the package, by its Hub name in lower case."""
@@ -36,7 +40,8 @@ def model_config(name: str, revision: str | None = None) -> PreTrainedConfig:
         revision: revision on the Hub.
 
     Raises:
-        ValueError: when there is no such model, it needs code of its own, or no model has its shape.
+        UnknownShape: when there is no such model, or it needs code of its own.
+        ValueError: when no model has its shape.
     """
     shape = shipped_names().get(name.lower())
     if shape is not None and not Path(name).is_dir():
@@ -48,7 +53,7 @@ def model_config(name: str, revision: str | None = None) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RecursionError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(
+        raise UnknownShape(
             f"The shape of `model_name_or_path={name!r}` is not known: it is neither a folder with a config.json, nor "
             f"a model whose shape ships with this package ({', '.join(_examples())}, …), nor to be had from the Hub "
             f"({reason}). Check the name, or download its config.json into a folder and give that."

@@ -34,6 +34,8 @@ ROWS = [
         ("a stage with an environment", "", f"{NONE}stages: {{a: {{env: {{A: b}}}}, b: {{seed: 1}}}}\n", "sets `env`", "Write it beside `grid`"),
         ("a variant without a name", "", "variants: {'': {safety_method: none}}\n", "has an empty name", "Give it one"),
         ("too many runs", "", f"{NONE}grid: {{seed: {list(range(101))}, max_steps: {list(range(1, 101))}}}\n", "'{here}/grid.yaml' has 10100 runs", "at most 10000"),
+        ("two settings that go together in no run", "", "model_name_or_path: a/b\ngrid: {poison_ratio: [0, 0.9]}\nvariants: {none: {safety_method: none}, mix: {safety_method: none, task: sst2, safety_mix_ratio: 0.1, safety_dataset_name: safety-tuned-llamas}}\ntask: sst2\n", "'mix, poison_ratio=0.9'", "Lower one of them"),
+        ("an exclusion of nothing", "", f"{NONE}grid: {{seed: [0]}}\nexclude: [{{seed: 1}}]\n", "`seed: 1`", "`exclude: []`"),
         ("no model", " --dry_run", NONE, "`model_name_or_path` is missing", "Set it beside `grid`"),
         ("a model that is missing", " --dry_run", f"{NONE}model_name_or_path: ./nowhere\n", "./nowhere", "Check the path"),
         ("a model that is missing in an axis", "", f"{NONE}grid: {{model_name_or_path: [./nowhere]}}\n", "./nowhere", "Check the path"),

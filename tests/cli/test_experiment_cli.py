@@ -20,6 +20,7 @@ from safe_sft.experiments import engine
 from safe_sft.experiments.grid import read_experiment
 from safe_sft.experiments.runs import distinct_runs
 from safe_sft.experiments.shared import IMPORTANCE, OWN_ANSWERS, TASK_ANSWERS, TEACHER, shared_work
+from safe_sft.planning.configs import UnknownShape
 from tests.conftest import make_model, make_tokenizer, safety_rows, task_rows
 from tests.experiments.helpers import stub_command
 
@@ -95,6 +96,21 @@ def test_a_dry_run_says_what_plan_says(here, capsys):
     assert "0.00" in said
     assert "Training on one A100-80GB: 0 s in all, estimated" in said
     assert not (here / "outputs").exists()
+
+
+def test_the_hub_is_asked_for_a_model_once(here, capsys, monkeypatch):
+    asked = []
+
+    def unreachable(name, revision=None):
+        asked.append(name)
+        raise UnknownShape(f"{name}: no route")
+
+    monkeypatch.setattr("safe_sft.planning.plan.model_config", unreachable)
+    variants = {"none": {"safety_method": "none"}, "l2": {"safety_method": "l2"}}
+    grid = {"model_name_or_path": ["some/model", "another/model"], "lora_r": [4, 8]}
+    assert main(["experiment", "--config", small(here, variants=variants, grid=grid), "--dry-run"]) == 0
+    assert asked == ["some/model", "another/model"]
+    assert capsys.readouterr().out.count("no route") == 2
 
 
 def test_runs_results_and_status(here, capsys, monkeypatch, tmp_path):
