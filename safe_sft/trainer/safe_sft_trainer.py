@@ -88,7 +88,7 @@ class SafeSFTTrainer(AlternatingTrainer):
         self._terms = SafetyTerms.of(self.args)
         self._micro_step: MicroStep | None = None
         check_compatibility(self, self._methods)
-        check_token_ids(self.model, self.train_dataset, self.args.max_length)
+        check_token_ids(self)
         if self._terms:
             require_finite(self.model, "the aligned model", "Load it in another dtype, or take another one.")
             self._origin = Origin.of(self.model, self.args, self.train_dataset, self._safety_set.digest)

@@ -20,9 +20,8 @@ from ..data.tokenization import is_formatted
 from ..evaluation import RefusalPhrases, Verdict
 from ..hub.facts import SafetyRowsFacts
 from ..models.modes import placed
-from ..models.parts import vocabulary_size
+from ..models.token_limits import TokenLimits
 from .kept_answers import own_answers
-from .task_rows import require_known
 from .teacher import rows_date
 
 logger = get_logger(__name__)
@@ -126,9 +125,9 @@ class SafetySet:
                     tokenized[index] = tokenize_row(processing_class, row, args.max_length, options)
             except RenderingError as error:
                 raise ValueError(f"Row {index} of the safety rows cannot be rendered. {error}") from error
-        size = vocabulary_size(model)
+        limits = TokenLimits.of(model)
         for index, ids in {**{i: row.input_ids for i, row in tokenized.items()}, **prompts}.items():
-            require_known(ids, size, f"Row {index} of the safety rows")
+            limits.require(ids, f"Row {index} of the safety rows")
         if prompts:
             answers = _answers(model, text_tokenizer(processing_class), list(prompts.values()), args)
             in_format = [self._wears(index) for index in prompts]

@@ -1,10 +1,9 @@
 """Checks the rows of the task before TRL, whose errors name none of them, reads them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pyarrow.compute
 from datasets import Dataset
 from jinja2.exceptions import TemplateError
 
@@ -12,7 +11,7 @@ from ..config.safe_sft_config import SafeSFTConfig
 from ..data.rendering import TEMPLATE_ERRORS, has_template
 from ..data.safety_rows import template_options
 from ..data.values import check_training_rows, require_training_columns
-from ..models.parts import vocabulary_size
+from ..models.token_limits import TokenLimits
 
 
 def check_rows(args: SafeSFTConfig, dataset: Any) -> None:
@@ -34,48 +33,36 @@ def check_rows(args: SafeSFTConfig, dataset: Any) -> None:
         check_training_rows(dataset, args.dataset_text_field, "train_dataset")
 
 
-def check_token_ids(model: Any, dataset: Any, max_length: int | None) -> None:
-    """Check that tokenised rows are some, and have no token that the model lacks: a GPU would only stop.
+def check_token_ids(trainer: Any) -> None:
+    """Check that tokenised rows are some, and within what the model has weights for: a GPU would only stop.
 
     Args:
-        model: the model.
-        dataset: the trainer's `train_dataset`, tokenised.
-        max_length: most tokens of a row, for the message.
+        trainer: the `SFTTrainer`, with its data sets; those that are streamed are left to TRL.
 
     Raises:
-        ValueError: when no row is left, or for the first with such a token, naming row, token and vocabulary.
+        ValueError: when no row is left, or for the first with a token or a length that the model lacks.
     """
-    if not isinstance(dataset, Dataset) or "input_ids" not in dataset.column_names:
-        return
-    if not len(dataset):
+    trained, evaluated = trainer.train_dataset, trainer.eval_dataset
+    if isinstance(trained, Dataset) and "input_ids" in trained.column_names and not len(trained):
         raise ValueError(
-            f"No training row keeps a token to learn: `max_length={max_length}` cuts off every answer, or all labels "
-            "are -100. Raise `max_length`, or look at the rows."
+            f"No training row keeps a token to learn: `max_length={trainer.args.max_length}` cuts off every answer, "
+            "or all labels are -100. Raise `max_length`, or look at the rows."
         )
-    size = vocabulary_size(model)
-    chunks = dataset.data.column("input_ids").chunks  # one at a time: together, a large data set fills the memory
-    if all((pyarrow.compute.max(chunk.flatten()).as_py() or 0) < size for chunk in chunks):
+    named = evaluated if isinstance(evaluated, dict) else {"eval_dataset": evaluated}
+    limits = TokenLimits.of(trainer.model)
+    for name, dataset in {"train_dataset": trained, **named}.items():
+        if isinstance(dataset, Dataset) and "input_ids" in dataset.column_names:
+            _check_rows_fit(dataset, name, limits)
+
+
+def _check_rows_fit(dataset: Dataset, name: str, limits: TokenLimits) -> None:
+    packed = "seq_lengths" in dataset.column_names  # then positions begin anew with each example
+    column = dataset.data.column
+    if limits.allow(column("input_ids"), column("seq_lengths") if packed else None):
         return
-    for index, ids in enumerate(dataset["input_ids"]):
-        require_known(ids, size, f"Row {index} of 'train_dataset'")
-
-
-def require_known(ids: Sequence[int], size: int, what: str) -> None:
-    """Check that a model has every token of a row.
-
-    Args:
-        ids: token ids.
-        size: number of tokens that the model has.
-        what: what the row is, at the beginning of the message.
-
-    Raises:
-        ValueError: when one is beyond.
-    """
-    if len(ids) and max(ids) >= size:
-        raise ValueError(
-            f"{what} has the token {max(ids)}, and the model has {size} tokens. Use the model's own tokenizer, or "
-            "give the model rows for new tokens (`model.resize_token_embeddings(len(tokenizer))`)."
-        )
+    for index, row in enumerate(dataset.select_columns(["input_ids", *(["seq_lengths"] if packed else [])])):
+        length = max(row["seq_lengths"]) if packed else None
+        limits.require(row["input_ids"], f"Row {index} of '{name}'", length)
 
 
 @contextmanager

@@ -3,11 +3,13 @@
 import pytest
 from datasets import Dataset
 from peft import LoraConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from safe_sft import SafeSFTTrainer
 from safe_sft.data import SafetyRow, tokenize_row
 from safe_sft.data.rendering import RenderingError
 from safe_sft.models.generation import generation_config
+from safe_sft.models.token_limits import TokenLimits, table_positions
 from safe_sft.trainer.task_rows import check_rows
 from tests.conftest import make_config, make_model, make_tokenizer, make_trainer, safety_rows, task_rows
 
@@ -75,3 +77,67 @@ def test_a_teacher_of_another_configuration_is_refused(changed, is_stale, tmp_pa
         return
     with pytest.raises(ValueError, match="belongs to something else: its config"):
         make_trainer(tmp_path / "two", model=model, **cached)
+
+
+def with_positions(kind, count):
+    """A model with a table of `count` positions."""
+    tokenizer = make_tokenizer()
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": count, "num_hidden_layers": 1}
+    wide = {
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "ffn_dim": 16,
+        "word_embed_proj_dim": 16,
+    }
+    names = {"gpt2": ("n_layer", "n_head", "n_embd")}.get(kind)
+    wide = dict(zip(names, (1, 2, 16), strict=True)) if names else wide
+    config = AutoConfig.for_model(kind, **sizes, **wide, pad_token_id=tokenizer.pad_token_id)
+    return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "biogpt"])
+def test_a_table_of_positions_is_found(kind):
+    assert table_positions(with_positions(kind, 24)) == 24
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_neox"])
+def test_positions_that_are_computed_have_no_end(kind):
+    assert table_positions(with_positions(kind, 24)) is None
+
+
+def test_positions_before_which_padding_is_counted():
+    model = with_positions("roberta", 24)
+    assert table_positions(model) == 24 - model.config.pad_token_id - 1
+
+
+@pytest.mark.parametrize(
+    ("place", "what"), [("train", "'train_dataset'"), ("eval", "'eval_dataset'"), ("safety", "the safety rows")]
+)
+def test_a_row_beyond_the_positions_is_named(place, what, tmp_path):
+    long = [{"prompt": "p" * 30, "completion": "c" * 30}]
+    rows = {
+        name: Dataset.from_list([{"prompt": "p", "completion": "c"}] * 4 + long * (name == place))
+        for name in ("train", "eval")
+    }
+    safety = [*safety_rows(), *(long if place == "safety" else [])]
+    with pytest.raises(ValueError, match=rf"Row \d+ of {what} has \d+ tokens, and GPT2LMHeadModel has 40 positions"):
+        SafeSFTTrainer(
+            with_positions("gpt2", 40),
+            make_config(tmp_path, safety_method="der", max_length=128),
+            train_dataset=rows["train"],
+            eval_dataset=rows["eval"],
+            safety_dataset=safety,
+            processing_class=make_tokenizer(),
+        )
+
+
+def test_packed_rows_count_their_examples(tmp_path):
+    rows = Dataset.from_list([{"prompt": "p" * 8, "completion": "c" * 8}] * 16)
+    parts = (with_positions("gpt2", 40), make_config(tmp_path, safety_method="none", max_length=64, packing=True))
+    trainer = SafeSFTTrainer(*parts, train_dataset=rows, processing_class=make_tokenizer())
+    assert max(map(len, trainer.train_dataset["input_ids"])) > 40
+    limits = TokenLimits.of(trainer.model)
+    column = trainer.train_dataset.data.column
+    assert limits.allow(column("input_ids"), column("seq_lengths"))
+    assert not limits.allow(column("input_ids"))
