@@ -32,13 +32,17 @@ def tensors_digest(tensors: Iterable[tuple[str, Tensor]], *, every_value: bool =
     """
     digest = hashlib.sha256()
     for name, tensor in tensors:
-        flat = tensor.detach().reshape(-1)
-        sample = flat[:: _stride(tensor)][:_SAMPLES].to(torch.bfloat16).float().cpu()
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(sample.numpy().tobytes())
+        digest.update(sample(tensor).to(torch.bfloat16).float().numpy().tobytes())
         if every_value:
+            flat = tensor.detach().reshape(-1)
             digest.update(str(flat.to(torch.bfloat16).view(torch.int16).sum(dtype=torch.int64).item()).encode())
     return digest.hexdigest()[:16]
+
+
+def sample(tensor: Tensor) -> Tensor:
+    """Return at most 64 values of a tensor, evenly spread, on the CPU."""
+    return tensor.detach().reshape(-1)[:: _stride(tensor)][:_SAMPLES].cpu()
 
 
 def _stride(tensor: Tensor) -> int:

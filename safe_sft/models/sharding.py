@@ -27,6 +27,11 @@ def settle_whole(tensor: Tensor, parameter: Tensor) -> Tensor:
     return tensor if tensor.device == parameter.device else tensor.to(parameter.device)
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Return whether this rank holds only a part of a tensor."""
+    return isinstance(tensor, DTensor) or _is_partitioned(tensor)
+
+
 def local(tensor: Tensor) -> Tensor:
     """Return this rank's part, with gradient."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -11,6 +11,7 @@ from ..methods import SafetyMethod
 from ..models.finite import NotFinite
 from ..models.sharding import whole
 from .checkpoints import newest_checkpoint
+from .frozen_weights import FrozenWeights
 
 
 class MissingTerm(RuntimeError):
@@ -30,7 +31,7 @@ class StepGuard(TrainerCallback):
         self._expected = [method.name for method in methods if method.has_loss or method.projects]
         self._losses: dict[str, Tensor] = {}
         self._norm: Tensor | float | None = None
-        self._frozen: frozenset[str] = frozenset()
+        self._frozen: FrozenWeights | None = None
         self._awaited = self._reached = False
 
     def prepared(self, model: nn.Module) -> None:
@@ -39,24 +40,23 @@ class StepGuard(TrainerCallback):
         Args:
             model: the model that they read.
         """
-        self._frozen = frozenset(name for name, weight in model.named_parameters() if not weight.requires_grad)
+        self._frozen = FrozenWeights(model) if self._expected else None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
-        """Check that nothing is trained that belongs to the aligned model.
+        """Check that nothing is trained that belongs to the aligned model."""
+        if self._frozen is not None and model is not None:
+            self._frozen.require_frozen(model)
 
-        Raises:
-            ValueError: naming a weight that has been unfrozen since.
-        """
-        named = model.named_parameters() if self._expected and model is not None else ()
-        unfrozen = [name for name, weight in named if weight.requires_grad and name in self._frozen]
-        if unfrozen:
-            raise ValueError(
-                f"{len(unfrozen)} weights, such as '{unfrozen[0]}', were frozen when the trainer read the aligned "
-                "model, and are trained now: the safety terms would be measured from a model that moves. Unfreeze "
-                "them before you make the trainer."
-            )
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Check that nothing has changed what belongs to the aligned model."""
+        if self._frozen is not None and model is not None:
+            self._frozen.require_unchanged(model)
+
+    on_save = on_train_end = on_log
 
     def saw_loss(self, name: str, value: Tensor) -> None:
         """Keep a micro-step's part of a loss.

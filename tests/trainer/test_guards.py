@@ -108,6 +108,36 @@ def test_weights_unfrozen_under_the_aligned_model_stop_before_the_first_step(tmp
     assert_same(trained_weights(trainer), before)
 
 
+class Overwrite(TrainerCallback):
+    """Writes into weights whose names hold a word, after a step."""
+
+    def __init__(self, word, step=1):
+        self.word, self.step = word, step
+
+    def on_step_end(self, args, state, control, model=None, **_):
+        if state.global_step == self.step:
+            for name, weight in model.named_parameters():
+                if self.word in name:
+                    weight.data.mul_(1.5)
+
+
+@pytest.mark.parametrize("method", ["der", "l2", "lwf", "agem"])
+@pytest.mark.parametrize("logging", [{"logging_steps": 1}, {"logging_strategy": "no", "save_strategy": "steps", "save_steps": 1}])
+def test_an_aligned_model_that_is_overwritten_stops_the_run(method, logging, tmp_path):
+    trainer = make_trainer(tmp_path, method, max_steps=3, **logging)
+    trainer.add_callback(Overwrite("embed_tokens"))
+    with pytest.raises(ValueError, match=r"'.*embed_tokens.*' is frozen, and something has changed it"):
+        trainer.train()
+    assert trainer.state.global_step == 1
+
+
+def test_writing_into_what_is_trained_is_nobodys_fault(tmp_path):
+    for method, word in [("der", "lora_A"), ("none", "embed_tokens")]:
+        trainer = make_trainer(tmp_path / method, method, max_steps=2)
+        trainer.add_callback(Overwrite(word))
+        assert trainer.train().global_step == 2
+
+
 def test_weights_frozen_later_and_plain_training_are_nobodys_fault(tmp_path):
     trainer = make_trainer(tmp_path / "none", "none", max_steps=1)
     trainer.model.base_model.model.lm_head.weight.requires_grad_(True)
