@@ -89,9 +89,12 @@ def trainer_class(settings: Mapping[str, Any], max_length: int | None) -> type[S
             # TRL drops the rows' masks, as its collator makes its own; axolotl's collator makes none without them.
             if self._signature_columns is None:
                 super()._set_signature_columns_if_needed()
-                self._signature_columns = [*(self._signature_columns or ()), "attention_mask"]
+                columns: Any = self._signature_columns
+                self._signature_columns = [*columns, "attention_mask"]  # type: ignore[assignment]  # None in `Trainer`
 
-        def create_model_card(self, *args: Any, dataset_tags: Sequence[str] = (), **kwargs: Any) -> None:
+        def create_model_card(  # type: ignore[override]  # axolotl's arguments
+            self, *args: Any, dataset_tags: Sequence[str] = (), **kwargs: Any
+        ) -> None:
             """Write the card, as axolotl asks for it: with the names of its data sets."""
             kwargs.setdefault("dataset_name", next(iter(dataset_tags), None))
             super().create_model_card(*args, **kwargs)

@@ -16,7 +16,7 @@ def complete_config(args: TrainingArguments | None, model: Any, own: Mapping[str
 
     Args:
         args: an `SFTConfig`, `TrainingArguments`, a class of the user's derived from one of them, or nothing. What a
-            derived class adds can be read from the result, too. None, where only true and false are known here, is off.
+            derived class adds can be read from the result, too. None for a switch means off.
         model: the aligned model or its name, which names the output folder where `args` is None.
         own: further fields, which win, by name.
 
@@ -86,6 +86,6 @@ def argument_of(name: str, *positional: Any, **kwargs: Any) -> Any:
 
 
 def _signature() -> inspect.Signature:
-    """Return the signature that names the arguments: a tool may have put a class in the place of TRL's, which does not."""
-    signatures = [inspect.signature(cls.__init__) for cls in SFTTrainer.__mro__ if "__init__" in vars(cls)]
+    """Return the signature that names the arguments; that of a class which a tool put in TRL's place may not."""
+    signatures = [inspect.signature(vars(cls)["__init__"]) for cls in SFTTrainer.__mro__ if "__init__" in vars(cls)]
     return next(signature for signature in signatures if "train_dataset" in signature.parameters)
