@@ -8,7 +8,7 @@
 Interface: `axolotl.integrations.base.BasePlugin`, https://docs.axolotl.ai/docs/custom_integrations.html.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from axolotl.integrations.base import BasePlugin
@@ -84,5 +84,19 @@ def trainer_class(settings: Mapping[str, Any], max_length: int | None) -> type[S
         ):
             config = complete_config(args, model, {"max_length": max_length, **fields})
             super().__init__(model, config, safety_dataset=rows, **kwargs)
+
+        def _set_signature_columns_if_needed(self) -> None:
+            # TRL drops the rows' masks, as its collator makes its own; axolotl's collator makes none without them.
+            if self._signature_columns is None:
+                super()._set_signature_columns_if_needed()
+                columns: Any = self._signature_columns
+                self._signature_columns = [*columns, "attention_mask"]  # type: ignore[assignment]  # None in `Trainer`
+
+        def create_model_card(  # type: ignore[override]  # axolotl's arguments
+            self, *args: Any, dataset_tags: Sequence[str] = (), **kwargs: Any
+        ) -> None:
+            """Write the card, as axolotl asks for it: with the names of its data sets."""
+            kwargs.setdefault("dataset_name", next(iter(dataset_tags), None))
+            super().create_model_card(*args, **kwargs)
 
     return AxolotlSafeSFTTrainer

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from transformers import TrainerCallback, TrainingArguments
 from trl import SFTTrainer
@@ -16,7 +16,7 @@ def complete_config(args: TrainingArguments | None, model: Any, own: Mapping[str
 
     Args:
         args: an `SFTConfig`, `TrainingArguments`, a class of the user's derived from one of them, or nothing. What a
-            derived class adds can be read from the result, too.
+            derived class adds can be read from the result, too. None for a switch means off.
         model: the aligned model or its name, which names the output folder where `args` is None.
         own: further fields, which win, by name.
 
@@ -31,6 +31,8 @@ def complete_config(args: TrainingArguments | None, model: Any, own: Mapping[str
     known = {field.name for field in fields(SafeSFTConfig) if field.init}
     # Not `to_dict`, which masks every field that ends in `_token`.
     values = {field.name: getattr(args, field.name) for field in fields(args) if field.init and field.name in known}
+    types = get_type_hints(SafeSFTConfig)
+    values = {name: False if value is None and types[name] is bool else value for name, value in values.items()}
     for name in own or ():
         if name not in known:
             raise ValueError(f"`{name}` is no field of `SafeSFTConfig`. Check its name, or remove it.")
@@ -64,9 +66,11 @@ def signature_with(trainer: type[SFTTrainer], argument: str) -> inspect.Signatur
         trainer: the class whose `__init__` has the argument.
         argument: name of the argument.
     """
-    theirs = inspect.signature(SFTTrainer.__init__)
+    theirs = _signature()
     ours = inspect.signature(trainer.__init__).parameters[argument]
-    return theirs.replace(parameters=[*theirs.parameters.values(), ours])
+    parameters = list(theirs.parameters.values())
+    place = len(parameters) - (parameters[-1].kind is inspect.Parameter.VAR_KEYWORD)
+    return theirs.replace(parameters=[*parameters[:place], ours, *parameters[place:]])
 
 
 def argument_of(name: str, *positional: Any, **kwargs: Any) -> Any:
@@ -77,5 +81,11 @@ def argument_of(name: str, *positional: Any, **kwargs: Any) -> Any:
         positional: the positional arguments, from `model` on.
         kwargs: the keyword arguments.
     """
-    bound = inspect.signature(SFTTrainer.__init__).bind_partial(None, *positional, **kwargs)
+    bound = _signature().bind_partial(None, *positional, **kwargs)
     return bound.arguments.get(name)
+
+
+def _signature() -> inspect.Signature:
+    """Return the signature that names the arguments; that of a class which a tool put in TRL's place may not."""
+    signatures = [inspect.signature(vars(cls)["__init__"]) for cls in SFTTrainer.__mro__ if "__init__" in vars(cls)]
+    return next(signature for signature in signatures if "train_dataset" in signature.parameters)

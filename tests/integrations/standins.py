@@ -1,7 +1,7 @@
 """Stand-ins of axolotl, LLaMA-Factory and Unsloth: as much of their interfaces as the ways in call, called alike.
 
-Written after axolotl 067b021 (`integrations/base.py`, `integrations/config.py`, `core/builders/causal.py`),
-LLaMA-Factory ff6d4d1 (`train/sft/workflow.py`) and Unsloth 015bdef (`trainer.py`).
+Written after axolotl 0.19.0 (`integrations/base.py`, `integrations/config.py`, `core/builders/causal.py`,
+`utils/collators/batching.py`), LLaMA-Factory 0.9.5 (`train/sft/workflow.py`) and Unsloth 2026.10.9 (`_cpu_init.py`).
 """
 
 import importlib
@@ -82,6 +82,20 @@ class AxolotlTrainingArguments(TrainingArguments):
 
     sample_packing: bool = False
     max_seq_length: int = 2048
+    activation_offloading: bool | str | None = None
+    gradient_checkpointing: bool | str | None = None
+
+
+class AxolotlCollator(DataCollatorForSeq2Seq):
+    """axolotl's pads, and makes no mask for rows that have none."""
+
+    def __call__(self, features: list[dict[str, Any]], return_tensors: str | None = None) -> Any:
+        """Pad the rows."""
+        has_mask = "attention_mask" in features[0]
+        batch = super().__call__(features, return_tensors)
+        if not has_mask:
+            del batch["attention_mask"]
+        return batch
 
 
 def plugin(patch: Any, name: str) -> BasePlugin:
@@ -109,7 +123,7 @@ def built(plugin: BasePlugin, cfg: DictDefault, folder: Any) -> Any:
     trainer_cls = plugin.get_trainer_cls(cfg)
     assert "processing_class" in inspect.signature(trainer_cls).parameters or issubclass(trainer_cls, Trainer)
     tokenizer, model = make_tokenizer(), get_peft_model(make_model(), lora())
-    collator = DataCollatorForSeq2Seq(tokenizer, padding=True, pad_to_multiple_of=64)
+    collator = AxolotlCollator(tokenizer, padding=True, pad_to_multiple_of=64)
     return trainer_cls(
         model=model,
         train_dataset=tokenised_rows(tokenizer),
@@ -132,9 +146,15 @@ def llama_factory(patch: Any, folder: Any) -> None:
         def __init__(self, template: Any, tokenizer: Any, processor: Any, **options: Any):
             super().__init__(tokenizer, **options)
 
+        def __call__(self, features: list[dict[str, Any]], return_tensors: str | None = None) -> Any:
+            for feature in features:
+                feature.pop("images", None)
+            return super().__call__(features, return_tensors)
+
     def get_dataset(template: Any, *_: Any, stage: str, tokenizer: Any, processor: Any) -> dict[str, Any]:
         assert stage == "sft"
-        return {"train_dataset": tokenised_rows(tokenizer)}
+        rows = tokenised_rows(tokenizer)
+        return {"train_dataset": rows.add_column("images", [None] * len(rows))}  # of rows without images, too
 
     def load_model(tokenizer: Any, model_args: Any, finetuning_args: Any, is_trainable: bool = False) -> Any:
         assert is_trainable

@@ -42,6 +42,19 @@ def test_axolotl_trains_with_the_terms_that_its_configuration_names(plugin, tmp_
     assert trainer.teacher.kind == "online"
 
 
+def test_what_axolotl_leaves_open_is_off(plugin, tmp_path):
+    trainer = standins.built(plugin, configuration(tmp_path), tmp_path)
+    assert (trainer.args.activation_offloading, trainer.args.gradient_checkpointing) == (False, False)
+
+
+def test_axolotl_asks_for_a_card_with_the_names_of_its_data(plugin, tmp_path):
+    trainer = standins.built(plugin, configuration(tmp_path), tmp_path)
+    trainer.create_model_card(model_name="tuned", dataset_tags=["org/rows", "task.jsonl"])
+    card = (tmp_path / "README.md").read_text()
+    assert "org/rows" in card
+    assert "der" in card
+
+
 def test_without_the_mapping_axolotl_trains_itself(plugin):
     assert plugin.get_trainer_cls(standins.DictDefault()) is None
     assert standins.merged_input(plugin)().safe_sft is None
