@@ -122,7 +122,7 @@ class Overwrite(TrainerCallback):
 
 
 @pytest.mark.parametrize("method", ["der", "l2", "lwf", "agem"])
-@pytest.mark.parametrize("logging", [{"logging_steps": 1}, {"logging_strategy": "no", "save_strategy": "steps", "save_steps": 1}])
+@pytest.mark.parametrize("logging", [{}, {"logging_strategy": "no", "save_strategy": "steps", "save_steps": 1}])
 def test_an_aligned_model_that_is_overwritten_stops_the_run(method, logging, tmp_path):
     trainer = make_trainer(tmp_path, method, max_steps=3, **logging)
     trainer.add_callback(Overwrite("embed_tokens"))
