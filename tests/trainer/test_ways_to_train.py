@@ -46,7 +46,7 @@ ARCHITECTURES = {
     "gemma2: capped logits": lambda: Gemma2ForCausalLM(
         Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=5.0, query_pre_attn_scalar=8)
     ),
-    "cohere: scaled logits, tied head": lambda: CohereForCausalLM(CohereConfig(**SIZES, logit_scale=0.25)),
+    "cohere: scaled logits, tied head": lambda: CohereForCausalLM(CohereConfig(**SIZES, logit_scale=4.0)),
     "granite: divided logits": lambda: GraniteForCausalLM(GraniteConfig(**SIZES, logits_scaling=4.0)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8)),
     "mixtral: experts with an auxiliary loss": lambda: MixtralForCausalLM(
@@ -119,7 +119,8 @@ ADAPTERS = {
     "tokens": lora(trainable_token_indices=[3, 4]),
     "an embedding": lora(target_modules=["embed_tokens", "q_proj"]),
     "biases": lora(lora_bias=True),
-    "adalora": AdaLoraConfig(**LAYER, total_step=10, tinit=1, tfinal=2),
+    # Its factors begin near 0.02: at the usual scale one step moves the logits by less than float32 tells apart.
+    "adalora": AdaLoraConfig(**LAYER, lora_alpha=8000, total_step=10, tinit=1, tfinal=2),
     "ia3": IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"]),
     "loha": LoHaConfig(**LAYER),
     "norms": LNTuningConfig(task_type="CAUSAL_LM", target_modules=["input_layernorm"]),
