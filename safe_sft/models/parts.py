@@ -12,10 +12,11 @@ from .sharding import whole
 
 
 def is_peft_model(model: nn.Module) -> bool:
-    """Return whether `model` is wrapped by PEFT (False where PEFT is not in use at all)."""
-    from accelerate.utils import is_peft_model as check
+    """Return whether `model` is wrapped by PEFT, whatever wraps it in turn (torch.compile, DeepSpeed).
 
-    return check(model)
+    It is asked in every step, so it neither imports PEFT nor looks through the modules.
+    """
+    return hasattr(model, "get_base_model")
 
 
 def is_quantised(weight: Tensor) -> bool:

@@ -10,7 +10,7 @@ import tempfile
 import torch
 from accelerate import PartialState
 
-from tests.conftest import updates_of_an_epoch
+from tests.conftest import pass_over_imports, updates_of_an_epoch
 
 #: What each of two processes does of the 16 task rows of a step: batch × accumulation.
 SPLITS = {
@@ -21,6 +21,7 @@ SPLITS = {
 
 
 def main(out: str, methods: list[str]) -> None:
+    pass_over_imports()
     results = {
         (method, name): updates_of_an_epoch(tempfile.mkdtemp(), method, **split)
         for method in methods

@@ -32,12 +32,14 @@ def one_and_two(request, tmp_path_factory) -> tuple[str, dict, dict]:
     """The mode, and what one process and two of it did."""
     mode, folder = request.param, tmp_path_factory.mktemp(request.param)
     kind = mode.replace("fsdp2", "ddp")
-    worker.main(kind, str(folder / "one.pt"), METHODS_TO_RUN)
+    alone = tmp_path_factory.getbasetemp() / f"{kind}.pt"  # which is the same for DDP and FSDP2
+    if not alone.exists():
+        worker.main(kind, str(alone), METHODS_TO_RUN)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", worker.__name__]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     arguments = [mode, str(folder / "two.pt"), *METHODS_TO_RUN]
     subprocess.run([sys.executable, *command, *arguments], check=True, cwd=ROOT, env=environment)
-    one, two = (torch.load(folder / f"{name}.pt", weights_only=True) for name in ("one", "two"))
+    one, two = (torch.load(path, weights_only=True) for path in (alone, folder / "two.pt"))
     return mode, one, two
 
 

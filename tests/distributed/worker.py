@@ -32,6 +32,7 @@ from tests.conftest import (
     make_trainer,
     move_off_the_anchor,
     nf4,
+    pass_over_imports,
     relative_difference,
     trained_weights,
     turned_around,
@@ -140,6 +141,7 @@ def main(mode: str, out: str, methods: list[str]) -> None:
         let_deepspeed_run_on_cpu(stage)
     config = in_4_bit() if bits else {} if stage is None else {"use_cpu": False}
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    pass_over_imports()
     results = {method: run(method, ranks, **config) for method in methods}
     if int(os.environ.get("RANK", "0")) == 0:
         torch.save(results, out)
