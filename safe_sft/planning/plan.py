@@ -1,6 +1,7 @@
 """The plan of a run: everything that its configuration alone says about memory, tokens and time."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -135,14 +136,28 @@ def _model(model: ModelConfig, adapter: str | None) -> tuple[ModelPlan, bool]:
         raise ValueError("`model_name_or_path` is missing. Set it in the recipe.")
     config = model_config(name, model.model_revision)
     peft_config = get_peft_config(model) if adapter is None else _trained_adapter(adapter)
-    built = plan_model(
+    wanted = (
         config,
         _dtype(model.dtype, config),
-        quantization=get_quantization_config(model),
-        adapter=peft_config,
-        attention=model.attn_implementation,
+        get_quantization_config(model),
+        peft_config,
+        model.attn_implementation,
     )
+    built = _built(_Wanted(f"{config.to_json_string(use_diff=False)} {wanted[1:]}", wanted))
     return built, adapter is None and peft_config is not None
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A model to plan. Two that read the same are the same."""
+
+    text: str
+    arguments: tuple[Any, ...] = field(compare=False)
+
+
+@lru_cache(maxsize=2)  # one model is planned in many sizes of a step, and in all runs of an experiment
+def _built(wanted: _Wanted) -> ModelPlan:
+    return plan_model(*wanted.arguments)
 
 
 def _trained_adapter(name: str) -> PeftConfig:

@@ -1,9 +1,9 @@
 """Writes a recipe for a model, a data set and a GPU: the settings that fit, with reasons as comments."""
 
 import json
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,13 @@ class Setting:
         )
 
 
+#: With 16-bit and with 4-bit weights, from the most memory to the least.
+SETTINGS = (
+    [Setting(False, batch, LENGTHS[0]) for batch in (8, 4, 2)],
+    [*(Setting(True, batch, LENGTHS[0]) for batch in (8, 4, 2, 1)), *(Setting(True, 1, n) for n in LENGTHS[1:])],
+)
+
+
 def write_recipe(model: str, data: str, gpu: str, method: str, path: str = "recipe.yaml") -> str:
     """Return the text of a recipe.
 
@@ -155,28 +162,18 @@ def fitting(model: str, method: str, memory: int, gpu: str) -> tuple[Setting, Pl
     Raises:
         ValueError: when no setting fits.
     """
-    least = math.inf
-    for setting in _settings():
-        plan = setting.plan(model, method)
-        if not _fits(plan, memory):
-            least = min(least, plan.device_bytes)
-            continue
-        whole = Setting(setting.quantized, setting.batch, setting.max_length, checkpointing=False)
-        without = whole.plan(model, method)
-        return (whole, without) if _fits(without, memory) else (setting, plan)
+    planned = cache(lambda setting: setting.plan(model, method))
+    for settings in SETTINGS:
+        first = bisect_left(settings, True, key=lambda setting: _fits(planned(setting), memory))
+        if first < len(settings):
+            whole = replace(settings[first], checkpointing=False)
+            chosen = whole if _fits(planned(whole), memory) else settings[first]
+            return chosen, planned(chosen)
+    least = planned(settings[-1]).device_bytes
     raise ValueError(
         f"`--model {model}` does not fit on `--gpu {gpu}`: even 4-bit weights and one row of {LENGTHS[-1]} tokens "
         f"take {size(int(least * MARGIN) + OVERHEAD_BYTES)}. Choose a larger GPU or a smaller model."
     )
-
-
-def _settings() -> Iterator[Setting]:
-    for batch in (8, 4, 2):
-        yield Setting(False, batch, LENGTHS[0])
-    for batch in (8, 4, 2, 1):
-        yield Setting(True, batch, LENGTHS[0])
-    for length in LENGTHS[1:]:
-        yield Setting(True, 1, length)
 
 
 def _fits(plan: Plan, memory: int) -> bool:

@@ -1,10 +1,14 @@
 """`safe-sft init` writes recipes that the real parser reads and that fit."""
 
+from unittest import mock
+
 import pytest
 import yaml
 
 from safe_sft.cli.main import main
 from safe_sft.cli.recipe_arguments import parse
+from safe_sft.planning import plan
+from safe_sft.planning.write_recipe import fitting
 
 from ..conftest import make_model
 
@@ -35,6 +39,19 @@ def test_a_tiny_local_model_needs_no_checkpointing(tmp_path, capsys):
     recipe = yaml.safe_load(capsys.readouterr().out)
     assert recipe["dataset_name"] == str(data)
     assert (recipe["gradient_checkpointing"], recipe["safety_method"]) == (False, "der+l2")
+
+
+def test_a_model_is_built_once_for_all_sizes_of_a_step(tmp_path, monkeypatch):
+    make_model().save_pretrained(tmp_path / "model")
+    built = mock.Mock(wraps=plan.plan_model)
+    monkeypatch.setattr(plan, "plan_model", built)
+    with pytest.raises(ValueError, match="does not fit"):
+        fitting(str(tmp_path / "model"), "der", 0, "0GB")
+    fitting(str(tmp_path / "model"), "der", 2**34, "16GB")
+    assert len(built.mock_calls) == 2  # in 16 and in 4 bit
+    make_model(num_hidden_layers=1).save_pretrained(tmp_path / "model")
+    fitting(str(tmp_path / "model"), "der", 2**34, "16GB")
+    assert len(built.mock_calls) == 3
 
 
 @pytest.mark.parametrize("option", ["--overwrite", "--force"])
