@@ -1,15 +1,15 @@
-"""The command line in a subprocess, from a YAML file."""
+"""The command line, from a YAML file: in a process of its own where it runs to its end."""
 
 import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
+from safe_sft.cli.main import main
 from safe_sft.cli.recipe_arguments import parse
-from safe_sft.cli.train import main
+from safe_sft.cli.train import main as train
 from tests.conftest import make_model, make_tokenizer, safety_rows, task_rows
 
 RECIPE = """
@@ -35,11 +35,22 @@ dataloader_pin_memory: false
 """
 
 
-def run(*arguments: str, module: str = "safe_sft.cli.main") -> subprocess.CompletedProcess:
+def run(*arguments: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, env=environment, timeout=300
-    )
+    command = [sys.executable, "-m", "safe_sft.cli.main", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def error_of(capsys, arguments: list[str]) -> str:
+    """Run a command here, which ends as one that cannot be run, and return what it says of it."""
+    try:
+        status = main(arguments)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -102,11 +113,8 @@ def test_evaluate_what_was_trained(folder, trained):
         (["--dataset_train_split", "training"], "data set has no split 'training' (it has: train)"),
     ],
 )
-def test_bad_arguments_end_with_one_clear_line(folder, arguments, message):
-    result = run("--config", str(folder / "recipe.yaml"), *arguments, module="safe_sft.cli.train")
-    assert result.returncode != 0
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+def test_bad_arguments_end_with_one_clear_line(folder, capsys, arguments, message):
+    assert message in error_of(capsys, ["train", "--config", str(folder / "recipe.yaml"), *arguments])
 
 
 @pytest.mark.parametrize(
@@ -116,14 +124,14 @@ def test_bad_arguments_end_with_one_clear_line(folder, arguments, message):
 def test_a_missing_checkpoint_is_found_before_training(folder, capsys, checkpoint, message):
     arguments = ["--config", str(folder / "recipe.yaml"), "--output_dir", str(folder / "new")]
     with pytest.raises(SystemExit) as stopped:
-        main([*arguments, "--resume_from_checkpoint", checkpoint])
+        train([*arguments, "--resume_from_checkpoint", checkpoint])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
 
 
 def test_a_value_of_the_wrong_type_is_not_buried_in_the_usage(capsys):
     with pytest.raises(SystemExit):
-        main(["--poison_ratio", "10%"])
+        train(["--poison_ratio", "10%"])
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("safe-sft train: error: ")
     assert "--poison-ratio: invalid float value: '10%'. `safe-sft train --help` says" in error
@@ -154,13 +162,10 @@ def test_the_kind_of_machine_is_the_last_thing_to_complain_of(tmp_path, monkeypa
     assert message in capsys.readouterr().err
 
 
-def test_unknown_keys_of_a_recipe_are_errors(folder):
+def test_unknown_keys_of_a_recipe_are_errors(folder, capsys):
     recipe = folder / "unknown.yaml"
     recipe.write_text((folder / "recipe.yaml").read_text() + "load_in_4bits: true\n")
-    result = run("train", "--config", str(recipe))
-    assert result.returncode == 2
-    assert "load_in_4bits" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert "load_in_4bits" in error_of(capsys, ["train", "--config", str(recipe)])
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["evaluate", "--help"], ["demo", "--help"], ["--version"]])
@@ -171,32 +176,18 @@ def test_help_needs_no_torch(arguments):
         "except SystemExit as stop: assert not stop.code\n"
         "assert 'torch' not in sys.modules"
     )
-    start = time.perf_counter()
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
-    assert time.perf_counter() - start < 5  # without torch; half a second on an idle machine
 
 
-def test_an_unknown_command_lists_those_there_are():
-    result = run("trian")
-    assert result.returncode == 2
-    assert "train" in result.stderr
+def test_an_unknown_command_lists_those_there_are(capsys):
+    assert "train" in error_of(capsys, ["trian"])
 
 
 def test_a_teacher_cache_is_built_ahead_and_used(folder):
     extra = ("--safety_weight", "1+1", "--teacher_cache", str(folder / "teacher"), "--safety_eval", "false")
-    built = run("teacher", "--config", str(folder / "recipe.yaml"), *extra)
-    assert built.returncode == 0, built.stderr
+    recipe = ("--config", str(folder / "recipe.yaml"))
+    assert main(["teacher", *recipe, *extra]) == 0
     parts = {file.name: file.stat().st_mtime_ns for file in (folder / "teacher").iterdir()}
     assert {"index.json", "part-00000.safetensors"} <= set(parts)
-    trained = run(
-        "train",
-        "--config",
-        str(folder / "recipe.yaml"),
-        *extra,
-        "--output_dir",
-        str(folder / "cached"),
-        "--max_steps",
-        "1",
-    )
-    assert trained.returncode == 0, trained.stderr
+    assert main(["train", *recipe, *extra, "--output_dir", str(folder / "cached"), "--max_steps", "1"]) == 0
     assert {file.name: file.stat().st_mtime_ns for file in (folder / "teacher").iterdir()} == parts

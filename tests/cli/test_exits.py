@@ -221,13 +221,14 @@ def test_what_is_not_foreseen_shows_where_it_was_and_is_no_failed_bound(capsys):
 
 
 @pytest.mark.parametrize("words", [["--debug", "push"], ["push", "--debug"], ["push"]])
-def test_debug_shows_where_an_error_came_from(words):
-    environment = {**os.environ, DEBUG: "0" if "--debug" in words else "1"}
-    start = [sys.executable, "-m", "safe_sft.cli.main", *words, "missing", "--repo", "me/model"]
-    done = subprocess.run(start, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 2
-    assert done.stderr.startswith("Traceback")
-    assert done.stderr.splitlines()[-1].startswith("safe-sft push: error: The folder 'missing' does not exist")
+def test_debug_shows_where_an_error_came_from(words, monkeypatch, capsys):
+    monkeypatch.setenv(DEBUG, "0" if "--debug" in words else "1")
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, "missing", "--repo", "me/model"])
+    assert stopped.value.code == 2
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert first.startswith("Traceback")
+    assert last.startswith("safe-sft push: error: The folder 'missing' does not exist")
 
 
 def test_debug_of_transformers_is_left_to_it(monkeypatch):

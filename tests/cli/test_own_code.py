@@ -5,9 +5,11 @@ import os
 import pty
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 
+from safe_sft.cli.main import main
 from tests.conftest import make_model, make_tokenizer, safety_rows, task_rows
 
 ASKED = "--model {folder}/model --prompts {folder}/prompts.jsonl --max_new_tokens 2"
@@ -60,11 +62,24 @@ def edited(path, **changes):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_it_ends_with_one_line_and_asks_nothing(folder, name):
-    words = [word.format(folder=folder) for word in COMMANDS[name].split()]
-    ours, theirs = pty.openpty()  # a terminal, on which a question would be answered with yes
+def test_it_ends_with_one_line_and_asks_nothing(folder, monkeypatch, capsys, name):
+    asked = mock.Mock(return_value="y")  # who is asked may say yes
+    monkeypatch.setattr("builtins.input", asked)
+    command, *_ = name.split()
+    with pytest.raises(SystemExit) as stopped:
+        raise SystemExit(main([command, *(word.format(folder=folder) for word in COMMANDS[name].split())]))
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2, said
+    assert not (folder / "ran").exists()
+    assert not asked.called
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith(f"safe-sft {command}: error: ")
+
+
+def test_a_terminal_is_not_asked_either(folder):
+    ours, theirs = pty.openpty()  # on which a question would be answered with yes
     os.write(ours, b"y\ny\n")
-    start = [sys.executable, "-m", "safe_sft.cli.main", name.split()[0], *words]
+    start = [sys.executable, "-m", "safe_sft.cli.main", "evaluate", "--model", str(folder / "own")]
     done = subprocess.run(start, stdin=theirs, capture_output=True, text=True, timeout=300)
     os.close(ours)
     os.close(theirs)
@@ -72,4 +87,4 @@ def test_it_ends_with_one_line_and_asks_nothing(folder, name):
     assert done.returncode == 2, done.stdout + done.stderr
     assert "[y/N]" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith(f"safe-sft {name.split()[0]}: error: ")
+    assert done.stderr.splitlines()[-1].startswith("safe-sft evaluate: error: ")
