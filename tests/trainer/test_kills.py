@@ -37,7 +37,7 @@ def a_kill(seed):
 
 
 @pytest.mark.parametrize(
-    "seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 30))], ids=str
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 30))], ids=str
 )
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, whole, seed):
     killed = start(tmp_path, *a_kill(seed))
