@@ -57,7 +57,8 @@ class SafeSFTConfig(SFTConfig):
         safety_budget: What `safety_weight: auto` keeps the term at, in its own unit (nats for `kl`). Each method has
             a default.
         replay_ratio: Safety rows that are replayed for each task row of an optimizer step, over its micro-steps and
-            devices; rounded up or down so that it holds over several steps.
+            devices; rounded up or down so that it holds over several steps. An eighth is enough with
+            `safety_from_task`, or over several thousand task rows; short runs without it need the default.
         replay_max_new_tokens: Longest answer that the aligned model gives to a safety prompt that comes without one,
             in tokens.
         replay_max_answer_tokens: Most tokens of an answer that are replayed, from its beginning, where a refusal is
