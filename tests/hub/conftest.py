@@ -3,8 +3,13 @@
 import os
 import subprocess
 import sys
+import warnings
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import constants
+
+from safe_sft.cli.main import main
 
 from .server import TOKEN, FakeHub
 
@@ -34,5 +39,28 @@ def run_at(hub, tmp_path):
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
         assert token not in done.stdout + done.stderr
         return done
+
+    return run
+
+
+@pytest.fixture
+def run_here(hub, monkeypatch, capsys):
+    """`safe-sft …` against the fake Hub, in the test's own process."""
+    for name, value in (("ENDPOINT", hub.url), ("HF_HUB_OFFLINE", False), ("HF_HUB_DISABLE_XET", True)):
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)  # it keeps the address that it first saw
+
+    def run(*arguments: str, token: str = TOKEN) -> SimpleNamespace:
+        monkeypatch.setenv("HF_TOKEN", token)
+        monkeypatch.setenv("COLUMNS", "200")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Use 'content=", DeprecationWarning)  # of httpx, to huggingface_hub
+            try:
+                status = main([*arguments])
+            except SystemExit as stop:
+                status = stop.code
+        said = capsys.readouterr()
+        assert token not in said.out + said.err
+        return SimpleNamespace(returncode=int(status), stdout=said.out, stderr=said.err)
 
     return run

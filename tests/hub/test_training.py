@@ -84,10 +84,10 @@ def test_train_pushes_the_model_and_its_card(hub, run_at, folder, tmp_path):
     assert str(folder).encode() not in b"".join(v for k, v in repo.files.items() if k.startswith("evidence/"))
 
 
-def test_a_failed_gate_keeps_the_model_here(hub, run_at, folder, tmp_path):
+def test_a_failed_gate_keeps_the_model_here(hub, run_here, folder, tmp_path):
     output = tmp_path / "out"
     gate = ("--push_requires_gate", "true", "--gate_max_asr", "0.1", "--save_steps", "1")
-    done = run_at("train", "--config", str(folder / "recipe.yaml"), "--output_dir", str(output), *gate)
+    done = run_here("train", "--config", str(folder / "recipe.yaml"), "--output_dir", str(output), *gate)
     assert done.returncode == 1
     assert "failed its safety gate and was not pushed. max_" in done.stderr
     assert f"safe-sft push {output} --repo me/safe --ignore_gate" in done.stderr
@@ -116,12 +116,12 @@ def make_refusing(folder):
     tokenizer.save_pretrained(folder)
 
 
-def test_a_kept_gate_lets_the_model_go(hub, run_at, folder, tmp_path):
+def test_a_kept_gate_lets_the_model_go(hub, run_here, folder, tmp_path):
     output = tmp_path / "out"
     make_refusing(tmp_path / "safe")
     gate = ("--push_requires_gate", "true", "--gate_max_asr", "0.1", "--gate_max_asr_increase", "0.1")
     model = ("--model_name_or_path", str(tmp_path / "safe"), "--learning_rate", "1e-6", "--save_steps", "1")
-    done = run_at("train", "--config", str(folder / "recipe.yaml"), "--output_dir", str(output), *model, *gate)
+    done = run_here("train", "--config", str(folder / "recipe.yaml"), "--output_dir", str(output), *model, *gate)
     assert done.returncode == 0, done.stderr
     repo = hub.repos["me/safe"]
     assert len(repo.commits) == 1  # after the gate, and not at checkpoints
@@ -131,23 +131,23 @@ def test_a_kept_gate_lets_the_model_go(hub, run_at, folder, tmp_path):
     assert "failed its safety gate" not in hub.text("me/safe")
 
 
-def test_a_push_that_fails_at_the_end_says_how_to_push_again(hub, run_at, folder, tmp_path):
+def test_a_push_that_fails_at_the_end_says_how_to_push_again(hub, run_here, folder, tmp_path):
     output = tmp_path / "out"
     hub.troubles.append(Trouble("/commit/main", 403, times=9))
     arguments = ("--output_dir", str(output), "--hub_strategy", "end", "--safety_eval", "false")
-    done = run_at("train", "--config", str(folder / "recipe.yaml"), *arguments)
+    done = run_here("train", "--config", str(folder / "recipe.yaml"), *arguments)
     assert done.returncode == 2
     assert f"Push it again with: safe-sft push {output} --repo me/safe --private" in done.stderr
     assert "Traceback" not in done.stderr
     hub.troubles.clear()
-    assert run_at("push", str(output), "--repo", "me/safe", "--private").returncode == 0
+    assert run_here("push", str(output), "--repo", "me/safe", "--private").returncode == 0
     card = hub.text("me/safe")
     assert "The safety of these weights was not measured" in card
     assert "model-index" not in card
 
 
-def test_a_wrong_token_is_found_before_training(hub, run_at, folder, tmp_path):
-    done = run_at(
+def test_a_wrong_token_is_found_before_training(hub, run_here, folder, tmp_path):
+    done = run_here(
         "train",
         "--config",
         str(folder / "recipe.yaml"),
