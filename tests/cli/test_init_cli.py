@@ -57,13 +57,15 @@ def test_a_model_is_built_once_for_all_sizes_of_a_step(tmp_path, monkeypatch):
 @pytest.mark.parametrize("option", ["--overwrite", "--force"])
 def test_a_file_is_not_overwritten_unasked(tmp_path, capsys, option):
     path = tmp_path / "recipe.yaml"
+    make_model().save_pretrained(tmp_path / "model")
+    start = ["init", "--model", str(tmp_path / "model"), "--data", "gsm8k", "--output", str(path)]
     path.write_text("mine")
     with pytest.raises(SystemExit) as stopped:
-        main([*LLAMA, "--output", str(path)])
+        main(start)
     assert stopped.value.code == 2
     assert "--overwrite" in capsys.readouterr().err
     assert path.read_text() == "mine"
-    assert main([*LLAMA, "--gpu", "H100", "--output", str(path), option]) == 0
+    assert main([*start, option]) == 0
     assert parsed(path)[1].safety_method == "der"
 
 
