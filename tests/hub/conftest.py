@@ -48,7 +48,7 @@ def run_here(hub, monkeypatch, capsys):
     """`safe-sft …` against the fake Hub, in the test's own process."""
     for name, value in (("ENDPOINT", hub.url), ("HF_HUB_OFFLINE", False), ("HF_HUB_DISABLE_XET", True)):
         monkeypatch.setattr(constants, name, value)
-    monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)  # it keeps the address that it first saw
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)  # it keeps its first address
 
     def run(*arguments: str, token: str = TOKEN) -> SimpleNamespace:
         monkeypatch.setenv("HF_TOKEN", token)
