@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from safe_sft import SafeSFTConfig, SafeSFTTrainer
+from safe_sft.cli.main import main
 from safe_sft.demo.model import CHAT_TEMPLATE
 from safe_sft.methods import METHODS
 
@@ -42,6 +43,14 @@ def _short_collections() -> None:
 
 
 SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+
+
+def status_of(arguments: list[str]) -> int:
+    """Run `safe-sft …` in this process and return its status, whether it is returned or raised."""
+    try:
+        return main(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

@@ -10,7 +10,7 @@ import pytest
 from safe_sft.cli.main import main
 from safe_sft.cli.recipe_arguments import parse
 from safe_sft.cli.train import main as train
-from tests.conftest import make_model, make_tokenizer, safety_rows, task_rows
+from tests.conftest import make_model, make_tokenizer, safety_rows, status_of, task_rows
 
 RECIPE = """
 model_name_or_path: {folder}/model
@@ -43,11 +43,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
 
 def error_of(capsys, arguments: list[str]) -> str:
     """Run a command here, which ends as one that cannot be run, and return what it says of it."""
-    try:
-        status = main(arguments)
-    except SystemExit as stop:
-        status = stop.code
-    assert status == 2
+    assert status_of(arguments) == 2
     said = capsys.readouterr().err
     assert "Traceback" not in said
     return said

@@ -17,7 +17,7 @@ from safe_sft.merging.sweep import Scores
 from safe_sft.run import PushRefused
 from safe_sft.storage.hub import HubError
 from tests.cli.test_cli import RECIPE
-from tests.conftest import make_model, make_tokenizer, safety_rows, task_rows
+from tests.conftest import make_model, make_tokenizer, safety_rows, status_of, task_rows
 
 RECIPE_COMMANDS = ("plan", "train", "teacher")
 #: What each command needs, and beside it nothing.
@@ -151,11 +151,7 @@ def test_a_model_that_is_trained_and_not_pushed(folder, monkeypatch, capsys, err
 
     monkeypatch.setattr("safe_sft.run.build_run", lambda *_, **__: None)
     monkeypatch.setattr("safe_sft.run.train", train)
-    try:
-        found = main(["train", *line_of("train", folder)])
-    except SystemExit as stopped:
-        found = stopped.code
-    assert found == status
+    assert status_of(["train", *line_of("train", folder)]) == status
     assert error_of(capsys, "train") == f"safe-sft train: error: {error}"
 
 

@@ -9,8 +9,7 @@ from unittest import mock
 
 import pytest
 
-from safe_sft.cli.main import main
-from tests.conftest import make_model, make_tokenizer, safety_rows, task_rows
+from tests.conftest import make_model, make_tokenizer, safety_rows, status_of, task_rows
 
 ASKED = "--model {folder}/model --prompts {folder}/prompts.jsonl --max_new_tokens 2"
 COMMANDS = {
@@ -66,10 +65,9 @@ def test_it_ends_with_one_line_and_asks_nothing(folder, monkeypatch, capsys, nam
     asked = mock.Mock(return_value="y")  # who is asked may say yes
     monkeypatch.setattr("builtins.input", asked)
     command, *_ = name.split()
-    with pytest.raises(SystemExit) as stopped:
-        raise SystemExit(main([command, *(word.format(folder=folder) for word in COMMANDS[name].split())]))
+    status = status_of([command, *(word.format(folder=folder) for word in COMMANDS[name].split())])
     said = capsys.readouterr().err
-    assert stopped.value.code == 2, said
+    assert status == 2, said
     assert not (folder / "ran").exists()
     assert not asked.called
     assert "Traceback" not in said

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import constants
 
-from safe_sft.cli.main import main
+from tests.conftest import status_of
 
 from .server import TOKEN, FakeHub
 
@@ -55,12 +55,9 @@ def run_here(hub, monkeypatch, capsys):
         monkeypatch.setenv("COLUMNS", "200")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Use 'content=", DeprecationWarning)  # of httpx, to huggingface_hub
-            try:
-                status = main([*arguments])
-            except SystemExit as stop:
-                status = stop.code
+            status = status_of([*arguments])
         said = capsys.readouterr()
         assert token not in said.out + said.err
-        return SimpleNamespace(returncode=int(status), stdout=said.out, stderr=said.err)
+        return SimpleNamespace(returncode=status, stdout=said.out, stderr=said.err)
 
     return run
